@@ -9,7 +9,20 @@ from scg.core.aliases import Function
 from scg.errors import NOT_THE_USERS, PACKAGE
 
 INSTEAD: dict[str, str] = {
-    "numpy.polynomial": "np.polyval(coefficients[::-1], x), which takes nodes, with the highest power first",
+    "numpy.polynomial.polynomial": "np.polyval(coefficients[::-1], x), which takes nodes, with the highest power first",
+    "numpy.polynomial.polyfromroots": "np.poly(roots)[::-1]",
+    "numpy.polynomial": "np.polyval(coefficients[::-1], x) for powers of x, or a sum of scipy.special.eval_chebyt(k, x)"
+    " (eval_legendre, ...) times coefficients: they take nodes",
+    **{
+        f"numpy.polynomial.{module}": f"sum(c * scipy.special.{name}(k, x) for k, c in enumerate(coefficients))"
+        for module, name in (
+            ("chebyshev", "eval_chebyt"),
+            ("legendre", "eval_legendre"),
+            ("laguerre", "eval_laguerre"),
+            ("hermite", "eval_hermite"),
+            ("hermite_e", "eval_hermitenorm"),
+        )
+    },
     "scipy.linalg.expm": "v, w = np.linalg.eigh(a) and then (w * np.exp(v)) @ w.T, for a symmetric matrix a",
     "scipy.linalg.sqrtm": "v, w = np.linalg.eigh(a) and then (w * np.sqrt(v)) @ w.T, for a symmetric matrix a",
     "scipy.linalg.logm": "v, w = np.linalg.eigh(a) and then (w * np.log(v)) @ w.T, for a symmetric matrix a",
@@ -21,7 +34,7 @@ INSTEAD: dict[str, str] = {
     "scipy.sparse": "matrix.toarray() @ node",
     "numpy._core.full": "np.broadcast_to(node, shape)",
 }
-"""By ``package.function``, or by package, as SciPy or NumPy has it: what takes nodes."""
+"""By ``package.function``, module or package, as SciPy or NumPy has it: what takes nodes."""
 
 _OF_ARRAYS = tuple(
     f"scipy.{name}" for name in ("linalg", "fft", "signal", "ndimage", "interpolate", "spatial", "integrate")
@@ -61,13 +74,13 @@ def of_caller(takes: Function) -> str:
     while frame is not None and NOT_THE_USERS[frame.f_code.co_filename]:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             home = str(frame.f_globals.get("__name__", ""))
-            called.append((".".join(home.split(".")[:2]), frame.f_code.co_name))
+            called.append((home, _package(home), frame.f_code.co_name))
             wrapped = frame.f_locals.get("f")  # SciPy makes an array of what comes before it calls its function
             if home.startswith("scipy._lib") and isinstance(wrapped, FunctionType):
-                called.append((".".join(wrapped.__module__.split(".")[:2]), wrapped.__name__))
+                called.append((wrapped.__module__, _package(wrapped.__module__), wrapped.__name__))
         frame = frame.f_back  # type: ignore[assignment]
-    for package, name in reversed(called):
-        known = INSTEAD.get(f"{package}.{name}") or INSTEAD.get(package)
+    for module, package, name in reversed(called):
+        known = INSTEAD.get(f"{package}.{name}") or INSTEAD.get(module) or INSTEAD.get(package)
         home = "np.fft" if package == "scipy.fft" else "np.linalg"
         fn = getattr(np.fft if package == "scipy.fft" else np.linalg, name, None)
         if known is None and package in ("scipy.fft", "scipy.linalg") and fn is not None and takes(fn):
@@ -77,9 +90,13 @@ def of_caller(takes: Function) -> str:
             return f"{who} does not take a node: use {known}"
     public = [
         f"{package}.{name}"
-        for package, name in called
+        for _, package, name in called
         if package in _OF_ARRAYS and not name.startswith("_") and not name.endswith("wrapper")
     ]
     if public:
         return f"{public[-1]} does not take a node: declare its derivative with scg.primitive, or pass node.value"
     return ""
+
+
+def _package(module: str) -> str:
+    return ".".join(module.split(".")[:2])

@@ -62,11 +62,6 @@ derivatives(sp.wrightomega, lambda out, z: out / (1 + out), cuts=lambda z: np.ri
 
 
 # integrals
-def _sinc(sine, x):
-    """sine(x) / x, and 1 at 0."""
-    return np.where(x == 0, 1, sine(x) / np.where(x == 0, 1, x))
-
-
 derivatives(sp.expi, lambda out, x: np.exp(x) / x, cuts=cut_at_zero)
 derivatives(sp.exp1, lambda out, x: -np.exp(-x) / x, cuts=cut_at_zero)
 
@@ -80,8 +75,8 @@ def _expn_slope(out, n, x):
 derivatives(sp.expn, "n", _expn_slope)
 # log(z) / (1 - z)
 derivatives(sp.spence, lambda out, z: -sp.hyp2f1(1.0, 1.0, 2.0, 1 - z), cuts=cut_at_zero)
-several(sp.sici, lambda y, x: _sinc(np.sin, x), lambda y, x: np.cos(x) / x)
-several(sp.shichi, lambda y, x: _sinc(np.sinh, x), lambda y, x: np.cosh(x) / x)
+several(sp.sici, lambda y, x: np.sinc(x / np.pi), lambda y, x: np.cos(x) / x)
+several(sp.shichi, lambda y, x: sp.hyp0f1(1.5, 0.25 * x * x), lambda y, x: np.cosh(x) / x)
 several(sp.fresnel, lambda y, x: np.sin(0.5 * math.pi * x * x), lambda y, x: np.cos(0.5 * math.pi * x * x))
 
 # elliptic integrals by the parameter m = k^2; K = (pi/2) 2F1(1/2, 1/2; 1; m), E = (pi/2) 2F1(-1/2, 1/2; 1; m)

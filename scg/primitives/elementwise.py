@@ -20,7 +20,7 @@ from numpy._core import umath as np_umath
 from scg.core.axes import elementwise
 from scg.core.detaching import refuse
 from scg.core.node import Node
-from scg.core.primitive import implements, primitive, smooth_primitive
+from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 
 UMATH = vars(np_umath)  # NumPy's ufuncs, those without a public name as well
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
@@ -105,25 +105,52 @@ smooth_primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), 
 primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g), linear="together")
 
 
-def _power_slope(x, y):
-    """y x^(y-1), and 0 for y = 0 also where x is 0."""
-    if isinstance(y, (int, float)):
-        return y * x ** (y - 1) if y else 0.0
-    return y * np.where((x == 0) & (y == 0), 1, x) ** (y - 1)
+def _log_except(flat, x, y):
+    """log x, and 0 where x^y is ``flat``; complex where y is: of a negative number it is log|x| + i pi then."""
+    base = np.where(flat, 1, x)
+    return np.log(base + 0 * y if np.result_type(y).kind == "c" and np.result_type(x).kind != "c" else base)
 
 
-def _base(x, y):
-    """x, 1 where the power is flat in y, and complex where y is: of a negative number log is log|x| + i pi then."""
-    base = np.where((x == 0) & (y >= 0), 1, x)
-    return base + 0 * y if np.result_type(y).kind == "c" and np.result_type(x).kind != "c" else base
+def _above_zero(x, y):
+    """x, and 1 where it is 0 to the power of 0."""
+    return np.where((x == 0) & (y == 0), 1, x)
+
+
+def _mixed(x, y):
+    """d/dx d/dy x^y = x^(y-1) (1 + y log x): at x = 0 it is 0 for y > 1, else infinite."""
+    flat = (x == 0) & (y > 1)
+    return np.where(flat, 0, np.where(flat, 1, x) ** (y - 1) * (1 + y * _log_except(flat, x, y)))
+
+
+power_in_base: Primitive = smooth_primitive(
+    lambda x, y: y * _above_zero(x, y) ** (y - 1),
+    elementwise,
+    lambda g, out, x, y: g * (y * power_in_base(_above_zero(x, y), y - 1)),
+    lambda g, out, x, y: g * _mixed(x, y),
+    name="power_in_base",
+)
+"""d/dx x^y = y x^(y-1), and 0 for y = 0 also where x is 0."""
+
+power_in_exponent = smooth_primitive(
+    lambda x, y: x**y * _log_except((x == 0) & (y >= 0), x, y),
+    elementwise,
+    lambda g, out, x, y: g * _mixed(x, y),
+    lambda g, out, x, y: g * (out * _log_except((x == 0) & (y >= 0), x, y)),
+    name="power_in_exponent",
+)
+"""d/dy x^y = x^y log x, and 0 where x is 0 and y is not negative."""
+
+
+def _slope_in_base(x, y):
+    return (y * x ** (y - 1) if y else 0.0) if isinstance(y, (int, float)) else power_in_base(x, y)
 
 
 for _power in (np.power, np.float_power):
     smooth_primitive(
         _power,
         elementwise,
-        lambda g, out, x, y: g * _power_slope(x, y),
-        lambda g, out, x, y: g * (out * np.log(_base(x, y))),
+        lambda g, out, x, y: g * _slope_in_base(x, y),
+        lambda g, out, x, y: g * power_in_exponent(x, y),
         cuts=cut_at_zero,
         poles=lambda x, y: None if type(y) in (int, float) and y >= 0 else 0,
         sign=lambda signs, x, y: 2 * (signs[0] == 2) or 1 * bool(signs[0] or type(y) in (int, float) and y % 2 == 0),

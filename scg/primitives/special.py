@@ -13,7 +13,17 @@ import scipy.special as sp
 from scg.core.axes import elementwise
 from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable
-from scg.primitives.elementwise import DEGREE, LN2, LN10, always, between_poles, cut_at_zero, sigmoid
+from scg.primitives.elementwise import (
+    DEGREE,
+    LN2,
+    LN10,
+    always,
+    between_poles,
+    cut_at_zero,
+    power_in_base,
+    power_in_exponent,
+    sigmoid,
+)
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
 
 ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
@@ -179,11 +189,23 @@ for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
 
 
 # the normal distribution and its kin
+def _series(u):
+    """u + 3 u^2 + 15 u^3 + 105 u^4 + ..."""
+    return u * (1 + u * (3 + u * (15 + u * (105 + u * (945 + u * 10395)))))
+
+
 def _erfcx_slope(out, x):
     """2 x erfcx(x) - 2 / sqrt(pi), which cancels for large x, and there its asymptotic series in 1 / 2x^2."""
-    u = 0.5 / np.square(np.where(x > 25, x, 25))
-    series = -u * (1 - u * (3 - u * (15 - u * (105 - u * (945 - u * 10395))))) * (2 / ROOT_PI)
-    return np.where(x > 25, series, 2 * np.where(x > 25, 0, x) * out - 2 / ROOT_PI)
+    far = x > 25
+    u = 0.5 / np.square(np.where(far, x, 25))
+    return np.where(far, (2 / ROOT_PI) * _series(-u), 2 * np.where(far, 0, x) * out - 2 / ROOT_PI)
+
+
+def _dawsn_slope(out, x):
+    """1 - 2 x dawsn(x), which cancels for large x, and there its asymptotic series in 1 / 2x^2."""
+    far = np.absolute(x) > 25
+    u = 0.5 / np.square(np.where(far, x, 25))
+    return np.where(far, -_series(u), 1 - 2 * np.where(far, 0, x) * out)
 
 
 def _mills(x):
@@ -197,7 +219,7 @@ derivatives(sp.erfcx, _erfcx_slope)
 derivatives(sp.erfi, lambda out, x: (2 / ROOT_PI) * np.exp(x * x))
 derivatives(sp.erfinv, lambda out, x: (0.5 * ROOT_PI) * np.exp(out * out))
 derivatives(sp.erfcinv, lambda out, x: (-0.5 * ROOT_PI) * np.exp(out * out))
-derivatives(sp.dawsn, lambda out, x: 1 - 2 * x * out)
+derivatives(sp.dawsn, _dawsn_slope)
 derivatives(sp.ndtr, lambda out, x: np.exp(-0.5 * x * x) * (1 / ROOT_2PI), sign=always(2))
 derivatives(sp.log_ndtr, lambda out, x: 1 / _mills(x), cuts=lambda x: np.imag(sp.log_ndtr(x)) > 0)
 derivatives(sp.ndtri, lambda out, p: ROOT_2PI * np.exp(0.5 * out * out))
@@ -235,7 +257,7 @@ derivatives(sp.expm1, lambda out, x: np.exp(x))
 derivatives(sp.log1p, lambda out, x: 1 / (1 + x), cuts=lambda x: cut_at_zero(1 + x))
 derivatives(sp.cbrt, lambda out, x: 1 / (3 * (out * out)))
 derivatives(sp.cosm1, lambda out, x: -np.sin(x))
-derivatives(sp.powm1, lambda out, x, y: y * np.power(x, y - 1), lambda out, x, y: np.power(x, y) * np.log(x))
+derivatives(sp.powm1, lambda out, x, y: power_in_base(x, y), lambda out, x, y: power_in_exponent(x, y))
 derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
 derivatives(
     sp.xlogy,

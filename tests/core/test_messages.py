@@ -153,6 +153,22 @@ ADVICE = {
     ),
 }
 
+SERIES = {
+    np.polynomial.chebyshev.chebval: scipy.special.eval_chebyt,
+    np.polynomial.legendre.legval: scipy.special.eval_legendre,
+    np.polynomial.laguerre.lagval: scipy.special.eval_laguerre,
+    np.polynomial.hermite.hermval: scipy.special.eval_hermite,
+    np.polynomial.hermite_e.hermeval: scipy.special.eval_hermitenorm,
+}
+for _series, _term in SERIES.items():
+    ADVICE[_series.__name__] = (
+        lambda p, series=_series: series(0.3, p),
+        f"sum(c * scipy.special.{_term.__name__}(k, x) for k, c in enumerate(coefficients))",
+        lambda p, term=_term: sum(c * term(k, 0.3) for k, c in enumerate(p)),
+        lambda p, series=_series: series(0.3, p),
+        X,
+    )
+
 
 @pytest.mark.parametrize("name", ADVICE)
 def test_what_a_message_advises_is_the_function_that_was_meant(name):

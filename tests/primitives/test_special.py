@@ -208,6 +208,8 @@ def test_beta_shapes_mirror_each_other(a, b, x):
         (sp.erfcx, 24.9, -0.0009077758482472252),
         (sp.erfcx, 25.1, -0.00089340105292682062),
         (sp.erfcx, 1e3, -5.6418873726549667e-7),
+        (sp.dawsn, -25.1, -0.00079553532116815607294),
+        (sp.dawsn, 1e6, -5.0000000000075e-13),
         (sp.log_expit, 50, math.exp(-50)),
         (sp.log_expit, -50, 1),
         (sp.expit, 50, math.exp(-50)),
@@ -285,6 +287,31 @@ def test_mixed_second_derivative_of_a_power_at_exponent_zero():
     """d/dx d/dy x^y = x^(y-1) (1 + y log x), 1/x at y = 0."""
     mixed = scg.grad(lambda y: scg.grad(lambda x: np.power(x, y))(np.array(4.0)))(np.array(0.0))
     np.testing.assert_allclose(mixed, 0.25, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("power", [np.power, np.float_power, lambda x, y: sp.powm1(x, y)])
+@pytest.mark.parametrize(("y", "mixed"), [(0.5, -INF), (1.0, -INF), (1.5, 0.0), (2.0, 0.0), (3.0, 0.0)])
+def test_mixed_second_derivatives_of_a_power_of_zero_agree(power, y, mixed):
+    """x^(y-1) (1 + y log x) at x = 0, in either order: its limit, though the derivative in y alone is 0 there."""
+    with np.errstate(all="ignore"):
+        (_, one), (other, alone) = scg.hessian(lambda v: power(*v))((np.array(0.0), np.array(y)))
+    assert one == other == mixed
+    assert alone == 0
+
+
+@pytest.mark.parametrize("x", [1e-9, -1e-6, 1e-3])
+def test_second_derivatives_of_integrals_keep_their_digits_near_zero(x):
+    """d/dx sin(x)/x = -x/3 + x^3/30 - ..., and the same of sinh without changing signs."""
+    for fn, sign in (sp.sici, -1), (sp.shichi, 1):
+        second = scg.grad(scg.grad(lambda x, fn=fn: fn(x)[0]))(np.array(x))
+        np.testing.assert_allclose(second, sign * x / 3 + x**3 / 30, rtol=1e-12)
+
+
+@pytest.mark.parametrize("x", [1e2, -1e4, 1e6])
+def test_second_derivative_of_dawsons_integral_keeps_its_digits_far_out(x):
+    """dawsn(x) ~ 1/2x + 1/4x^3 + 3/8x^5 + 15/16x^7 + ..."""
+    second = scg.grad(scg.grad(sp.dawsn))(np.array(x))
+    np.testing.assert_allclose(second, 1 / x**3 + 3 / x**5 + 45 / 4 / x**7 + 52.5 / x**9, rtol=1e-12)
 
 
 def test_conjugate_where_a_zero_absorbs():
