@@ -14,8 +14,8 @@ from scg.core.aliases import Result
 from scg.errors import ScgValueError, here
 
 FLOOR = 0.25  # of a standard deviation: a bias is sought relative to the reference, or to this where that is smaller
-RARE = 1 / 3000
-"""A value of this probability, or more, is not missed by all samples of which something is said for certain."""
+RARE, FREQUENT = 1 / 2000, 1 / 400
+"""Of what must have been met before a bias is believed; the latter where few samples are to be had."""
 _EARLY = 2**12  # where one of two sequences is tightest, the other being so at the horizon
 
 
@@ -76,20 +76,20 @@ def horizon(alpha: float, detect: float, power: float) -> int:
     return math.ceil((z / (detect * FLOOR)) ** 2)
 
 
-def met(alpha: float) -> int:
-    """The t of which not one has a value of probability ``RARE`` with probability at most alpha: (1 - RARE)^t = alpha.
+def met(alpha: float, p: float) -> int:
+    """The least t of which all miss a value of probability p with probability at most alpha: (1 - p)^t <= alpha.
 
     Until a value is met nothing tells of it, neither variance nor skewness: for any sequence there are distributions
     that it fails for (Bahadur and Savage, 1956, The nonexistence of certain statistical procedures in nonparametric
-    problems, Annals of Mathematical Statistics 27, 1115-1122), and what can be promised is by how far they are unusual.
-    Samples that all miss a value a of probability p have their mean off by p a, and an interval of half width z s /
-    sqrt(t) excludes the right one where p a > z s / sqrt(t). They do so with probability e^-pt: more than alpha for p <
-    log(1/alpha) / t, and then a > z sqrt(t) / log(1/alpha) s. At the default of 1e-9 and its t, 62,160, such a value is
-    rarer than 1/3000 and lies 85 standard deviations of the others away, or more; after 512 samples, which show a gross
-    bias, it is one of 1/25 at 8. Once met it makes the skewness large, and the interval infinite until it is met often
-    (``widened``).
+    problems, Annals of Mathematical Statistics 27, 1115-1122), and what can be promised is how unusual these are. Where
+    all t samples miss a value a of probability p their mean is off by p a, and an interval of half width z s / sqrt(t)
+    excludes the right one if p a > z s / sqrt(t). More often than alpha they all miss it for p < log(1/alpha) / t only,
+    so that a > z sqrt(t) / log(1/alpha) s. At alpha = 1e-9 and p = 1/2000 t is 41,437, and a value that may be missed
+    is rarer than that and 69 standard deviations of the others away, or more; at t = 512, which show a gross bias, it
+    is one of probability 1/25 at 8. Once met it makes the skewness large, and the interval infinite until it is met
+    often (``widened``).
     """
-    return math.ceil(math.log(alpha) / math.log1p(-RARE))
+    return math.ceil(math.log(alpha) / math.log1p(-p))
 
 
 class Sequence(Protocol):

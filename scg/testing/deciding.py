@@ -7,10 +7,12 @@ import numpy as np
 from scipy.special import ndtri
 
 from scg.core.aliases import Numbers
-from scg.testing.confidence import FLOOR, Asymptotic, Bernstein, Sequence, horizon, met
+from scg.testing.confidence import FLOOR, FREQUENT, RARE, Asymptotic, Bernstein, Sequence, horizon, met
 from scg.testing.tails import Tail
 
 _FIRST = 512  # samples before the first look
+# before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
+_ALIKE = 2**16
 _PIECE = 2**15  # samples between two reports of progress
 
 
@@ -76,15 +78,15 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], object] 
 
     - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all
       means are 0 this happens, ever, with probability at most alpha (to first order, without ``bounds``). Without
-      ``bounds`` it is not said before ``met(alpha/m)`` samples, unless the stream is known not to vary: fewer may all
-      miss a value that brings the mean to 0, and none of them tells of it. The samples so far stand, and are among
-      those; where ``most`` are fewer it is "inconclusive".
+      ``bounds`` it is not said before ``met(alpha/m, RARE)`` samples, unless the stream is known not to vary: fewer
+      may all miss a value that brings the mean to 0, and none of them tells of it. The first samples count among those.
+      Where ``most`` are fewer it is said after them all, but not before ``met(alpha/m, FREQUENT)``.
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with
       probability ``power``: margin + z_power spread + allowance + rounding <= delta. This depends on the samples'
       variance and not on their mean. From ``horizon`` on it is so whatever the variance, where delta = detect * floor *
       deviation.
     - "inconclusive" where neither holds after ``most`` samples, or a sample is not finite. Without ``bounds`` nothing
-      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before ``met(alpha/m)``
+      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16
       samples, from one that never varied (unless ``varied``). Nor is a stream that never varied "biased", however many
       the samples: a sample that is too rare to have been met may make its mean right. It is where ``constant()``,
       called at most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a
@@ -115,7 +117,9 @@ class _Look:
         self.scale = np.asarray(source.scale, float)
         level = demand.alpha / self.scale.size
         self.horizon = horizon(level, demand.detect, demand.power)
-        self.enough = met(level) if source.bounds is None else 0  # samples, to have met what is not too rare
+        # samples, to have met what is not too rare
+        self.rare = met(level, RARE)
+        self.enough = max(met(level, FREQUENT), min(self.rare, demand.most)) if source.bounds is None else 0
         self.origin = np.broadcast_to(np.asarray(source.origin, float), self.scale.shape)
         when = min(self.horizon, demand.most)
         self.sequence: Sequence = (
@@ -182,9 +186,7 @@ class _Look:
         light, slack = self.tails(wanted)
         margin = sequence.margin + source.allowance() + source.rounding + slack
         if source.bounds is None:
-            light = light & (
-                (deviation > source.rounding) | source.varied | (sequence.t >= min(self.enough, self.horizon))
-            )
+            light = light & ((deviation > source.rounding) | source.varied | (sequence.t >= min(_ALIKE, self.horizon)))
         unseen = self.unseen((deviation <= source.rounding) & (np.abs(centre) > margin))
         index = (
             (self.parts[0] if self.parts else self.tail).index()[0]
@@ -219,7 +221,7 @@ class _Look:
             if np.any(off):
                 reason = (
                     f"an interval excludes 0, but {sequence.t} samples may have missed rare values that bring the mean"
-                    f" there; raise max_replicates to {self.enough}"
+                    f" there; raise max_replicates to {self.rare}"
                 )
         return Outcome(status, reason, sequence.t, centre, margin, detectable, index, unseen)
 

@@ -65,12 +65,12 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
 
     What is rare but counts for much beside what varies all the time is beyond asymptotics: t replicates all miss a
     value of probability p with probability (1 - p)^t, however large it is, and then nothing tells of it. So "biased" is
-    not said before t = log(alpha/streams) / log(1 - 1/3000), 62,160 for one stream and the default alpha, though an
-    interval excludes 0: all that is met once in 3000 replicates, or more often, is then missed with probability at most
-    alpha, and what is rarer makes a false "biased" only where it lies 85 standard deviations of the rest away, or more.
-    Other verdicts do not wait. Where ``max_replicates`` are fewer the verdict is "inconclusive", and its reason says
-    how many would do. A gradient that is known not to vary needs none of this, nor do ``bounds``. ``rarest`` is that p
-    of the replicates that were drawn, without the streams.
+    not said, though an interval excludes 0, before t = log(alpha/streams) / log(1 - 1/2000), 41,437 for one stream and
+    the default alpha: what is met once in 2000 replicates, or more often, is then missed with probability at most
+    alpha, and what is rarer makes a false "biased" only where it lies 68 standard deviations of the rest away, or more.
+    Where ``max_replicates`` are fewer it is said after these, but not before t of 1/400, a fifth; with fewer still the
+    verdict is "inconclusive". Other verdicts do not wait, nor does that on a gradient which is known not to vary, or
+    has ``bounds``. ``rarest`` is p of the replicates that were drawn, for one stream.
 
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
     range are refused before anything is drawn.

@@ -106,12 +106,12 @@ def test_what_is_rarer_than_the_replicates_has_no_measured_bias():
 
 @pytest.mark.fast
 def test_a_verdict_says_which_values_it_may_have_missed():
-    """Values of probability 1e-6 bring the mean to where it should be: 41,440 draws have none with probability .96.
+    """Values of probability 1e-6 bring the mean to where it should be: 27,625 draws have none with probability .97.
     With bounds nothing is without them."""
     rare = Samples(lambda n, rng: 1e-3 * rng.standard_normal((n, 1)) + 1e3 * (rng.random((n, 1)) < 1e-6))
     verdict = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), alpha=1e-6, detect=0.5)
     assert verdict.status == "biased" and (1 - verdict.rarest) ** verdict.draws == pytest.approx(1e-6)
-    assert 1e-6 < verdict.rarest < 1 / 2999 and f"met in less than {verdict.rarest:.2g} of replicates" in str(verdict)
+    assert 1e-6 < verdict.rarest < 1 / 1999 and f"met in less than {verdict.rarest:.2g} of replicates" in str(verdict)
     bounded = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), bounds=(-1.0, 1e3 + 1), max_replicates=4096)
     assert bounded.status != "biased" and bounded.rarest == 0 and "met in" not in str(bounded)
 
@@ -282,7 +282,7 @@ def test_a_mean_that_is_no_multiple_of_the_reference_has_no_ratio():
 @pytest.mark.fast
 def test_the_worst_is_a_coordinate_where_one_shows_the_bias_alone():
     """Though some random projection is further out for its interval."""
-    shift = Samples(lambda n, rng: 0.015 + rng.standard_normal((n, 100)))
+    shift = Samples(lambda n, rng: 0.018 + rng.standard_normal((n, 100)))
     assert judge(times(64.0), reference=TRUTH, rng=rng()).worst == "[2]"
     assert judge(shift, reference=np.zeros(100), rng=rng()).worst.startswith("random projection")
 
