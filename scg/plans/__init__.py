@@ -42,6 +42,10 @@ an error that is caught, Python's `random`, clocks, files, a baseline that learn
 the optimizer's step; `scg.compile(fn, fallback=True)` runs it plainly. `step.explain(params, x, rng)` prints the
 plan: steps, buffers, bytes, what was fused, and what was not and why.
 
+In the run that is recorded arrays among the arguments are nodes, as parameters are in `scg.grad`: there
+`isinstance(x, np.ndarray)` and `type(x) is np.ndarray` are false, and a choice by them takes its other branch. Ask
+`hasattr(x, "shape")`, which is true of both.
+
 Whether the cost jumps at a step that moves with the parameters and with a draw is found out in the run that is
 recorded, with its arguments. Where samples come to such a step with later arguments alone, a plain run refuses, and a
 plan does so when an `if` comes out otherwise; after large changes of the parameters, hold a plan beside a plain run.

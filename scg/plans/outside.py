@@ -39,6 +39,10 @@ _ATOMS = (
     np.generic,
     GenericAlias,
 )
+_CONTAINERS = ("collections", "array", "builtins")
+"""Modules of containers of Python's own whose elements are no attributes: ChainMap, UserDict, array, bytearray."""
+_EVERY = frozenset(["globals", "eval", "exec"])
+"""Functions by which code may look up any name of its module."""
 _WRAPPERS = {
     property: ("fget",),
     staticmethod: ("__func__",),
@@ -137,6 +141,8 @@ class Outside:
         """Globals of a module, and what they hide of the built-in ones."""
         _, known = self._globals.setdefault(id(namespace), (namespace, set()))
         known.update(names)
+        if not _EVERY.isdisjoint(known):
+            known.update(name for name in namespace if not name.startswith("__"))
 
     def _visit(self, label: str, x: object) -> None:
         kind = type(x)
@@ -169,9 +175,12 @@ class Outside:
             self._stack += [(f"{label}[{k}]", value) for k, value in enumerate(x)]
             self._attributes(label, x)
         elif isinstance(x, (list, deque, set)):
-            place = Items(label, x)
-            self._enter(place, [(f"{label}[{k}]", value) for k, value in enumerate(place.values)])
+            self._items(label, x)
             self._attributes(label, x)
+        elif kind.__module__ in _CONTAINERS and isinstance(x, Mapping):
+            self._entries(label, x, tuple(x), True, ITEM)
+        elif kind.__module__ in _CONTAINERS and isinstance(x, (MutableSequence, memoryview)):
+            self._items(label, x)
         elif hasattr(kind, "__next__"):
             self.iterators.append(label)
         else:
@@ -183,6 +192,10 @@ class Outside:
             self._enter(
                 place, [(spelling.format(label, key), value) for key, value in zip(keys, place.values, strict=True)]
             )
+
+    def _items(self, label: str, x: Operand) -> None:
+        place = Items(label, x)
+        self._enter(place, [(f"{label}[{k}]", value) for k, value in enumerate(place.values)])
 
     def _function(self, label: str, fn: FunctionType) -> None:
         code, library = fn.__code__, is_library(fn.__globals__, self._own)
@@ -209,7 +222,7 @@ class Outside:
 
     def _array(self, label: str, x: np.ndarray) -> None:
         if x.dtype.hasobject:
-            self._stack += [(label, value) for value in x.flat]
+            self._items(label, x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1))  # views, but of gaps
             return
         base: Any = x
         while isinstance(base, np.ndarray):
@@ -223,6 +236,8 @@ class Outside:
             base = base.base
 
     def _class(self, label: str, owner: type) -> None:
+        if type(owner) is not type:
+            self._stack.append((label, type(owner)))
         for kind in owner.__mro__:
             module = sys.modules.get(kind.__module__)
             if module is None or not is_library(vars(module), self._own):

@@ -1,5 +1,6 @@
 """Places that hold what a function looks up: entries of dicts, attributes, cells, elements; and what each held."""
 
+from collections import deque
 from collections.abc import Iterable
 from itertools import repeat
 from operator import is_
@@ -162,7 +163,7 @@ class Cells(Place):
 
 
 class Items(Place):
-    """Elements of a list, a deque or a set."""
+    """Elements of a list, a deque or a set, of an array.array or a bytearray, of a vector of objects."""
 
     def __init__(self, label: str, holder: Result):
         super().__init__(label, holder, tuple(holder))
@@ -175,7 +176,14 @@ class Items(Place):
 
     def put(self, values: tuple[object, ...]) -> None:
         if not self.holds():
-            self.holder.clear()
+            if isinstance(self.holder, (np.ndarray, memoryview)):
+                for k, value in enumerate(values):
+                    self.holder[k] = value
+                return
+            if isinstance(self.holder, (list, deque, set)):
+                self.holder.clear()
+            else:
+                del self.holder[:]
             (self.holder.update if isinstance(self.holder, set) else self.holder.extend)(values)
 
 

@@ -1,6 +1,7 @@
 """What a compiled function looks up outside its arguments: another value there is another plan; what no plan can know
 is refused with its line."""
 
+import array
 import contextlib
 import contextvars
 import cProfile
@@ -13,6 +14,7 @@ import sys
 import time
 import types
 import warnings
+from collections import ChainMap, UserList
 
 import numpy as np
 import pytest
@@ -61,6 +63,14 @@ class Slotted:
         self.level = 1.0
 
 
+class Maker(type):
+    width = 1.0
+
+
+class Made(metaclass=Maker):
+    pass
+
+
 def helper(x, by=2.0):
     return np.sum(x**2) * SCALE * by
 
@@ -79,6 +89,8 @@ def _places():
         [lambda t: 1.0 / (1 + t), 0],
     )
     beta, fn, swap = 1.0, np.sum, {"f": np.exp}
+    layers, user, numbers = ChainMap({"rate": 1.0}), UserList([1.0]), array.array("d", [1.0, 2.0])
+    octets, view, objects = bytearray(b"ab"), memoryview(bytearray(b"ab")), np.array([1.0, None], object)
 
     def set_beta(v):
         nonlocal beta
@@ -127,6 +139,14 @@ def _places():
         "default": (functools.partial(lambda x, m: np.sum(x) * m.rate, m=model), lambda v: setattr(model, "rate", v)),
         "array that NumPy alone computes with": (lambda x: np.sum(x) * np.max(data), lambda v: data.fill(v)),
         "array given to nodes": (lambda x: np.sum(x * data), lambda v: data.fill(v)),
+        "chain of dicts": (lambda x: np.sum(x) * layers["rate"], lambda v: layers.update(rate=v)),
+        "list of a user's kind": (lambda x: np.sum(x) * user[0], lambda v: user.__setitem__(0, v)),
+        "array of Python's own": (lambda x: np.sum(x) * numbers[0], lambda v: numbers.__setitem__(0, v)),
+        "bytes": (lambda x: np.sum(x) * octets[0], lambda v: octets.__setitem__(0, int(v))),
+        "view of bytes": (lambda x: np.sum(x) * view[0], lambda v: view.__setitem__(0, int(v))),
+        "array of objects": (lambda x: np.sum(x) * objects[0], lambda v: objects.__setitem__(0, v)),
+        "metaclass": (lambda x: np.sum(x) * Made.width, lambda v: setattr(Maker, "width", v)),
+        "global by its name": (lambda x: np.sum(x) * globals()["SCALE"], lambda v: set_global("SCALE", v)),
         "missing key": (lambda x: np.sum(x) * _or_one(TABLE, "c"), lambda v: TABLE.update(c=v)),
         "comprehension": (
             lambda x: sum([np.sum(x) * part for part in model.parts if isinstance(part, float)]),
@@ -145,6 +165,7 @@ def _or_one(table, key):
 @pytest.fixture(autouse=True)
 def _restored():
     before = SCALE, dict(TABLE, b=list(TABLE["b"])), Model.factor, Base.shift
+    Maker.width = 1.0
     yield
     set_global("SCALE", before[0])
     TABLE.clear()
