@@ -107,7 +107,7 @@ class ScgIndexError(ScgError, IndexError):
 
 
 class ScgAttributeError(ScgError, AttributeError):
-    """An attribute that nodes do not have, and what to write in its place."""
+    """An attribute that nodes or distributions do not have, and what to write in its place."""
 
 
 class ScgAxisError(ScgIndexError, ScgValueError, np.exceptions.AxisError):

@@ -9,7 +9,7 @@ one's parameters too, by dotted names such as ``base.loc``.
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -21,7 +21,31 @@ from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
 from scg.distributions.parameterized import Parameterized, Shape
 from scg.distributions.weak import real_array
-from scg.errors import ScgTypeError, ScgValueError, here
+from scg.errors import ScgAttributeError, ScgTypeError, ScgValueError, here
+
+INSTEAD = {
+    "rsample": "scg.sample(distribution, scg.Reparameterized(), rng=rng)",
+    "has_rsample": "distribution.has(scg.distributions.Reparameterizable)",
+    "sample_n": "distribution.sample(rng, shape)",
+    "rvs": "distribution.sample(rng, shape)",
+    "expand": "scg.sample(distribution, estimator, rng=rng, shape=shape)",
+    "sample_and_log_prob": "z = scg.sample(distribution, estimator, rng=rng); distribution.log_prob(z)",
+    "to_event": "scg.distributions.Independent(distribution, ndim)",
+    "stddev": "distribution.std",
+    "var": "distribution.variance",
+    "logpdf": "distribution.log_prob(value)",
+    "logpmf": "distribution.log_prob(value)",
+    "pdf": "distribution.prob(value)",
+    "pmf": "distribution.prob(value)",
+    "ppf": "distribution.icdf(probability)",
+    "quantile": "distribution.icdf(probability)",
+    "logcdf": "np.log(distribution.cdf(value))",
+    "log_cdf": "np.log(distribution.cdf(value))",
+    "sf": "1 - distribution.cdf(value)",
+    "survival_function": "1 - distribution.cdf(value)",
+    "kl_divergence": "scg.distributions.kl_divergence(distribution, other)",
+}
+"""By names that PyTorch, Pyro, Distrax and SciPy have: what to write here."""
 
 
 class Distribution(Parameterized, ABC):
@@ -59,6 +83,13 @@ class Distribution(Parameterized, ABC):
                     f"{': write ' + way if way else ''} ({here()})"
                 )
         return super().__new__(cls)
+
+    if not TYPE_CHECKING:  # it has no attribute but those that are declared
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in INSTEAD:
+                raise ScgAttributeError(f"{type(self).__name__} has no .{name}: write {INSTEAD[name]} ({here()})")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     instead_of_an_array: ClassVar[str] = "draw from a distribution by scg.sample(distribution, estimator, rng=rng)"
 

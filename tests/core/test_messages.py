@@ -211,6 +211,56 @@ def test_an_unknown_attribute_is_python_s_own_error():
     assert not isinstance(caught.value, ScgError)
 
 
+METHODS = {  # by what PyTorch, Distrax or SciPy call it: the value for the half-normal distribution of scale 2
+    "rsample": None,
+    "has_rsample": True,
+    "sample_n": None,
+    "rvs": None,
+    "expand": None,
+    "sample_and_log_prob": None,
+    "to_event": None,
+    "stddev": scipy.stats.halfnorm(scale=2.0).std(),
+    "var": scipy.stats.halfnorm(scale=2.0).var(),
+    "quantile": scipy.stats.halfnorm(scale=2.0).ppf(0.3),
+    "log_cdf": scipy.stats.halfnorm(scale=2.0).logcdf(0.7),
+    "survival_function": scipy.stats.halfnorm(scale=2.0).sf(0.7),
+    "kl_divergence": 0.0,
+    **{
+        name: getattr(scipy.stats.halfnorm(scale=2.0), name)(at)
+        for name, at in {"logpdf": 0.7, "pdf": 0.7, "ppf": 0.3, "logcdf": 0.7, "sf": 0.7}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_the_distributions_of_other_libraries_say_what_is_written_here(name):
+    """The words after "write" run as they stand."""
+    given = dist.HalfNormal(2.0)
+    with pytest.raises(ScgAttributeError, match=f"HalfNormal has no .{name}: write") as caught:
+        getattr(given, name)
+    assert not hasattr(given, name) and __file__ in str(caught.value)
+    around = {
+        "scg": scg,
+        "np": np,
+        "distribution": given,
+        "other": given,
+        "estimator": scg.Reparameterized(),
+        "ndim": 0,
+    }
+    around |= {"rng": np.random.default_rng(0), "shape": (2,), "value": 0.7, "probability": 0.3}
+    *before, last = str(caught.value).split(": write ")[1].rsplit(" (", 1)[0].split("; ")
+    exec("; ".join(before), around)
+    found = eval(last, around)
+    if METHODS[name] is not None:
+        np.testing.assert_allclose(found, METHODS[name], rtol=1e-12)
+
+
+def test_what_no_distribution_has_is_python_s_own_error():
+    with pytest.raises(AttributeError, match="'HalfNormal' object has no attribute 'colour'") as caught:
+        _ = dist.HalfNormal(2.0).colour
+    assert not isinstance(caught.value, ScgError)
+
+
 # what a draw decides
 
 
