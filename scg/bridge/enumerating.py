@@ -90,8 +90,8 @@ def enumerate(
     ``rng.binomial(1, p)``. Supports without end are cut where less than ``tail`` of the probability is beyond. What
     lies there is estimated from the last two blocks of values, as the rest of a geometric series; where they do not
     fall off the mean is refused, and the variance infinite. A program that keeps state, or draws elsewhere, comes out
-    otherwise when the first outcome is run again at the end, and is refused. What it draws from a generator that it
-    seeds itself is a constant here.
+    otherwise when the first and the last outcome are run again at the end, and is refused. What it draws from a
+    generator that it seeds itself is a constant here.
 
     ``progress(done, about)`` is called with the number of outcomes; True shows a bar.
 

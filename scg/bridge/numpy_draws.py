@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scg.bridge import chances
-from scg.bridge.branching import Paths
+from scg.bridge.branching import NotAFunctionOfItsDraws, Paths
 from scg.bridge.lines import user_line
 from scg.core.aliases import Function, Operand, Operands, Result
 from scg.errors import ScgTypeError, ScgValueError
@@ -27,7 +27,11 @@ def program(fn: Function, args: Sequence[object], paths: Paths, tail: float) -> 
 def only_its_own_draws() -> Iterator[None]:
     """Raise ScgValueError at the end where the global generators of NumPy or Python have moved meanwhile."""
     before = _global_state()
-    yield
+    try:
+        yield
+    except NotAFunctionOfItsDraws:  # it may be so for that reason
+        if _global_state() == before:
+            raise
     if _global_state() != before:
         raise ScgValueError(
             "enumerate: the function moved the global generator of NumPy or of Python, of which enumerate sees nothing:"

@@ -147,8 +147,8 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Geometric(Odds, Discrete, FixedSupport):
-    """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success; ``probs`` or ``logits``, never
-    both."""
+    """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success (as in SciPy and NumPy; PyTorch
+    and TFP count the failures, one less); ``probs`` or ``logits``, never both."""
 
     probs: Given = None
     logits: Given = None
@@ -257,7 +257,7 @@ class Poisson(Distribution, Discrete, FixedSupport):
 @dataclass(frozen=True, eq=False, repr=False)
 class NegativeBinomial(Odds, Discrete, FixedSupport):
     """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or
-    ``logits`` of a success.
+    ``logits`` of a success (as in SciPy and NumPy; PyTorch and TFP take those of what is counted, 1 - p).
 
     ``n`` is any positive number: a Poisson distribution whose rate has the Gamma distribution with concentration n and
     rate p / (1-p). The entropy is an integral (for n and a mean above 400 a sum over a lattice), right to about 12

@@ -228,6 +228,13 @@ def test_state_that_is_kept_from_run_to_run_is_found_out():
         bridge.enumerate(moving_average)
 
 
+def test_state_that_the_first_outcome_does_not_show_is_found_out():
+    """Of values that are all 0 a product is 0, whatever the state."""
+    runs = []
+    with pytest.raises(NotAFunctionOfItsDraws, match="returned other numbers"):
+        bridge.enumerate(lambda rng: runs.append(None) or len(runs) * np.prod(rng.binomial(1, 0.5, 2)))
+
+
 @pytest.mark.parametrize("depth", range(2, 12))
 def test_a_program_within_the_budget_runs_however_skew_its_tree_is(depth):
     """Of n tails in a row: n + 1 outcomes, on paths of very different lengths."""
