@@ -8,10 +8,12 @@ import numpy as np
 
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.primitives.layout import stop_gradient
 
-_in_place_of = primitive(lambda value, x: value, elementwise, None, lambda g, out, value, x: g, name="in_place_of")
+_in_place_of = smooth_primitive(
+    lambda value, x: value, elementwise, None, lambda g, out, value, x: g, name="in_place_of"
+)
 """``value``, a number that is rounded, with the derivative of ``x``, the number that is meant."""
 
 
