@@ -40,7 +40,7 @@ def graph_of(graph: Graph | Node | Function, args: tuple[object, ...], kwargs: S
             raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
         graph = graph if isinstance(graph, Graph) else Graph(graph)
         graph.require_nodes("an exact result")
-        graph.require_repeatable(quick=True)
+        graph.require_repeatable()
         return graph
     if not callable(graph):
         raise ScgTypeError(f"exact results need a graph, a node or a function, got {type(graph).__name__} ({here()})")
@@ -48,7 +48,7 @@ def graph_of(graph: Graph | Node | Function, args: tuple[object, ...], kwargs: S
         kwargs = {**kwargs, "rng": np.random.default_rng(0)}
     graph = trace(graph, *args, **kwargs)
     graph.require_nodes("an exact result")
-    graph.require_repeatable(quick=True)
+    graph.require_repeatable()
     return graph
 
 

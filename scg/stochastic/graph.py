@@ -31,7 +31,6 @@ from scg.stochastic.repeatable import (
     own_formulas,
     refuse_own_generators,
     refuse_unrepeatable,
-    seems_repeatable,
 )
 from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
@@ -307,13 +306,10 @@ class Graph(Pictured):
         seen: set[int] = set()
         return not all([guard.reads for node in order if node.guard is not None for guard in node.guard.unseen(seen)])
 
-    def require_repeatable(self, quick: bool = False) -> None:
+    def require_repeatable(self) -> None:
         """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
-        elsewhere than the generator that it is given: two runs from equal generators differ.
-
-        With ``quick`` only where a function holds a generator, or names one that it could make.
-        """
-        if not self._is_repeatable and not (quick and seems_repeatable(self.stochastic, self.again)):
+        elsewhere than the generator that it is given: two runs from equal generators differ."""
+        if not self._is_repeatable:
             if held_generators(*own_formulas(self.stochastic)):
                 _ = self.recorded
             given = map_leaves(lambda node: node.value, self.parameters)

@@ -6,6 +6,7 @@ in the samples of distributions from outside. Where they do not, numbers come fr
 inside, a library's own, a simulator with a state), would be the same in all replicates, and are refused.
 """
 
+import itertools
 import pickle
 from collections.abc import Iterator, Mapping
 
@@ -58,14 +59,6 @@ def refuse_own_generators(stochastic: Mapping[str, Node]) -> None:
             )
 
 
-def seems_repeatable(stochastic: Mapping[str, Node], again: Again | None) -> bool:
-    """Whether no function on the way so much as holds a generator or names one that could be made: a quick look, after
-    which ``refuse_unrepeatable`` has nothing to find in what is written in Python."""
-    own = [part for node in stochastic.values() for part in _outside_of(node)]
-    functions = [*own, *[f for part in own for f in formulas(part)]]
-    return not held_generators(*functions) and not makes_generators(*functions, *([again.fn] if again else []))
-
-
 def refuse_unrepeatable(
     stochastic: Mapping[str, Node], again: Again | None, parameters: Tree, bindings: Mapping[str, Estimator]
 ) -> None:
@@ -90,9 +83,10 @@ def refuse_unrepeatable(
                 name = getattr(again.fn, "__name__", type(again.fn).__name__)
                 raise ScgValueError(
                     f"{name} is not a function of its generator: two runs from equal ones gave costs"
-                    f" {np.sum(first[0]):.6g} and {np.sum(other[0]):.6g}, so it takes numbers from elsewhere, or its"
-                    " state changes, and replicates would repeat what it took: draw by scg.sample(distribution,"
-                    f" estimator, rng=rng), or average scg.grad over fresh calls ({here()})"
+                    f" {np.sum(first[0]):.6g} and {np.sum(other[0]):.6g}, so it takes numbers from elsewhere (or from"
+                    " rng.spawn), or its state changes, and replicates would repeat what it took: draw by"
+                    " scg.sample(distribution, estimator, rng=rng), or average scg.grad over fresh calls"
+                    f" ({here()})"
                 )
             if not _equal(first, other) and _state(own) == learned:
                 names = ", ".join(f"{name} ({type(e).__name__})" for name, e in own.items())
@@ -108,12 +102,18 @@ def refuse_unrepeatable(
 def _runs(again: Again, parameters: Tree, bindings: Mapping[str, Estimator], gradients: bool) -> Iterator[list[Result]]:
     """Costs, and gradients where they are wanted, of runs from equal generators. What the function raises for these
     samples is said where it is met: here the runs end."""
-    while True:
-        rng = np.random.default_rng(0)
+    for family in itertools.count():
         try:
-            yield again.values(parameters, rng, bindings, gradients)
+            yield again.values(parameters, _generator(family), bindings, gradients)
         except Exception:
             return
+
+
+def _generator(family: int) -> np.random.Generator:
+    """One of many equal generators, of which those that are spawned differ by ``family``."""
+    bits = np.random.PCG64(family)
+    bits.state = np.random.PCG64(0).state
+    return np.random.Generator(bits)
 
 
 def _state(estimators: Mapping[str, Estimator]) -> bytes | None:
@@ -130,7 +130,7 @@ def _refuse_sampler(name: str, node: Node) -> None:
         return
     plain = distribution.detached()
     shape = (_SAMPLES,) if node.size < 10_000 else ()
-    rngs = np.random.default_rng(0), np.random.default_rng(0)
+    rngs = _generator(0), _generator(1)
     before = state_of(rngs[0])
     one, other = (np.asarray(plain.sample(rng, shape)) for rng in rngs)
     unused = bool(shape) and state_of(rngs[0]) == before and bool(np.any(one != one[:1]))

@@ -101,8 +101,8 @@ def test_numbers_from_elsewhere_are_found_out(source, culprit, asked):
         caught.match("^b")
 
 
-@pytest.mark.parametrize("source", ["held", "global", "SciPy", "made"])
-def test_exact_results_look_where_a_generator_is_named(source):
+@pytest.mark.parametrize("source", SOURCES)
+def test_exact_results_are_of_a_function_of_its_generator(source):
     for culprit in (CULPRITS["cost"], CULPRITS["estimator"]):  # samplers are not asked there
         with pytest.raises((ScgValueError, EstimatorError), match="takes? numbers|not a function of the generator"):
             scg.exact.moments(culprit(SOURCES[source]), T, rng=rng())
@@ -151,7 +151,19 @@ def test_an_estimator_that_learns_may_differ_from_run_to_run():
     assert np.all(np.isfinite(g)) and shared.mean
 
 
-def test_a_cost_whose_state_changes_is_refused_with_both_values():
+@pytest.mark.parametrize("asked", [*ASKED, "exact"])
+def test_a_cost_whose_state_changes_is_refused_with_both_values(asked):
     rows = iter(range(100))
     with pytest.raises(ScgValueError, match="two runs from equal ones gave costs"):
-        ASKED["replicates"](cost_of(own=lambda: next(rows)))
+        {**ASKED, "exact": lambda cost: scg.exact.gradient(cost, T)}[asked](cost_of(own=lambda: next(rows)))
+
+
+@pytest.mark.parametrize("asked", [*ASKED, "exact"])
+def test_numbers_of_a_spawned_generator_are_found_out(asked):
+    """The generator is as it was, and only its seed knows of the child: replicates would share the child's numbers."""
+
+    def cost(p, rng):
+        return (scg.sample(dist.Bernoulli(p), scg.ScoreFunction(), rng=rng, name="b") - rng.spawn(1)[0].random()) ** 2
+
+    with pytest.raises(ScgValueError, match="rng.spawn"):
+        {**ASKED, "exact": lambda cost: scg.exact.gradient(cost, T)}[asked](cost)
