@@ -46,9 +46,11 @@ In the run that is recorded arrays among the arguments are nodes, as parameters 
 `isinstance(x, np.ndarray)` and `type(x) is np.ndarray` are false, and a choice by them takes its other branch. Ask
 `hasattr(x, "shape")`, which is true of both.
 
-Whether the cost jumps at a step that moves with the parameters and with a draw is found out in the run that is
-recorded, with its arguments. Where samples come to such a step with later arguments alone, a plain run refuses, and a
-plan does so when an `if` comes out otherwise; after large changes of the parameters, hold a plan beside a plain run.
+A step of the cost that moves with the parameters and with a pathwise draw is refused as in a plain run. Where no sample
+comes to such a step with the arguments that are recorded, the plan looks at each call whether samples do, at the cost
+of a few operations; no program pays for a step that is none for any numbers, as that of a rectifier. Where the cost is
+continuous there for some numbers alone (`np.where(z > 0, z + b, z)` with `b = 0`), the function runs plainly from then
+on, and a RuntimeWarning says so.
 
 With `threadpoolctl` installed (the extras `examples` and `bench` bring it), a plan with enough work runs on as many
 threads as NumPy's OpenBLAS takes (up to four): large products and maps are cut by rows, what does not depend on one

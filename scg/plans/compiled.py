@@ -40,6 +40,11 @@ EXPECTED = (Otherwise, Raised, ScgError, ArithmeticError, ValueError, IndexError
 
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
+
+class Unplanned(PlanError):
+    """A function that runs plainly at each call."""
+
+
 PLAIN = "plain"
 """In the place of plans: this call cannot be compiled."""
 
@@ -228,6 +233,9 @@ class Compiled:
             recorder, witness = Recorder(signature.generators), Witness(own)
             try:
                 run = run_recorded(recorder, witness, self._fn, args, kwargs)
+                if recorder.unplanned is not None:
+                    why, line = recorder.unplanned
+                    raise Unplanned(f"{called(self._fn)} runs plainly from now on: {why} ({line})")
                 changes = list(outside.changes())
                 for where, values in changes:
                     if attempt == 2 or any([type(leaf) is Node for value in values for _, leaf in leaves(value)]):
@@ -301,7 +309,9 @@ class Compiled:
             plan, run = self._planned(signature, args, kwargs, options)
         except Exception as error:
             _restore(signature, states)
-            if self._fallback:
+            if isinstance(error, Unplanned) and not self._fallback:
+                warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+            if self._fallback or isinstance(error, Unplanned):
                 self._keep(signature, PLAIN)
                 return self._fn(*args, **kwargs), None
             reason = _of_a_node(error)

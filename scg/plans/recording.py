@@ -79,6 +79,8 @@ class Recorder:
         self.made: list[Node] = []
         # why, and where, what was done cannot be planned, if the run comes to its end
         self.later_refusal: tuple[str, str] | None = None
+        # why, and where, the function has no plan, and runs plainly
+        self.unplanned: tuple[str, str] | None = None
         self._undo: list[tuple[object, str, object]] = []
         self._placing = 0
         self._drew_in_place = False
@@ -88,7 +90,7 @@ class Recorder:
 
     def settle(self, test: Function, operands: tuple[object, ...], outcome: bool) -> None:
         """Note a test that the engine made of values, and how it came out: a plan makes it again."""
-        if any([type(o) is Node for o in operands]):
+        if any([type(o) is Node or self.original(o) is not None for o in operands]):
             self.choices.append(Choice(test, operands, outcome, here()))
 
     def refuse(self, why: str) -> NoReturn:
@@ -98,6 +100,10 @@ class Recorder:
     def refuse_later(self, why: str, line: str) -> None:
         """Refuse, unless the function itself raises an error: that is its own then."""
         self.later_refusal = self.later_refusal or (why, line)
+
+    def plainly(self, why: str, line: str) -> None:
+        """Let the function run plainly at each call: what a plan would have to find out costs more than it saves."""
+        self.unplanned = self.unplanned or (why, line)
 
     def note(self, node: Node) -> None:
         """A node was made."""

@@ -122,7 +122,7 @@ def _extreme_position(fn):
     def implementation(a, axis=None, out=None, *, keepdims=False):
         no_buffer(out)
         if axis is None:
-            position = base(np.ravel(a), axis=0, keepdims=False)
+            position = base(a if a.ndim == 1 else np.ravel(a), axis=0, keepdims=False)
             return np.reshape(position, (1,) * a.ndim) if keepdims else position
         if a.ndim == 0:
             a, keepdims = np.ravel(a), False

@@ -261,7 +261,7 @@ class Crossing:
             eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps)
             off, near = np.abs(high - low), np.abs(low) + np.abs(high)
             rounding = (_ROUNDED * eps + coarse) * near
-            apart = crossed & ~(off <= rounding) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))
+            apart = crossed & ~(off <= rounding) & ~self._same(low, high)
             if not np.any(apart):
                 continue
             far = apart & ~(off <= (eps**0.4 + coarse) * near + steep * gap)
@@ -287,6 +287,10 @@ class Crossing:
         found = {n.id: spread(table[n.id]) for n in self.edges}
         return {i: (most, np.minimum(most / width, 1)) for i, most in found.items()}
 
+    def _same(self, low: Result, high: Result) -> Result:
+        """Whether two values are the same, of any size."""
+        return (low == high) | np.isnan(low) & np.isnan(high)
+
     def closer(self, lines: list[_Line], moved: Node, low: Value, high: Value, times: int) -> tuple[Value, Value]:
         """The ends of a bracket, moved together, until they are neighbours at the latest, around the first step in
         it."""
@@ -300,6 +304,11 @@ class Crossing:
             if np.all(np.abs(high - low) <= 2 * np.finfo(moved.dtype).eps * np.abs(high)):
                 break
         return low, high
+
+    def _support(self, moved: Node) -> tuple[Result, Result]:
+        """The ends of what a sample may be."""
+        support = moved.statics["site"].distribution.detached().support
+        return support.low, support.high
 
     def _grid(self, moved: Node) -> Result:
         """Values that ``moved`` may have, in rising order, (rows, elements): of a sample those of its support."""
@@ -318,10 +327,7 @@ class Crossing:
         distribution = moved.statics["site"].distribution.detached()
         if not distribution.event_shape:
             try:
-                low, high = (
-                    self._elements(np.asarray(end, float))
-                    for end in (distribution.support.low, distribution.support.high)
-                )
+                low, high = (self._elements(np.asarray(end, float)) for end in self._support(moved))
             except (AttributeError, ValueError):
                 pass
             try:

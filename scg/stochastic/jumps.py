@@ -23,17 +23,19 @@ from scg.errors import EstimatorError, GuardError, ScgError, here
 from scg.primitives.layout import is_alias
 from scg.stochastic.continuity import is_continuous, structure
 from scg.stochastic.crossings import Crossing, is_real
+from scg.stochastic.elsewhere import Elsewhere, elsewhere, origin
 from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import denominator, kinds_of, sides
 from scg.stochastic.signs import Signs
 from scg.stochastic.sites import Site, is_coupled, is_draw, is_noise, is_path, is_stochastic
+from scg.stochastic.unmet import watch_unmet
 from scg.stochastic.ways import Ways, fresh, runs_of
 
 _TRIES = 8  # nodes that may be moved in turn
-_SEEN, _KEPT = 3, 256
-_SMOOTH: dict[object, int] = {}
-"""By structure of a graph, how often its cost was seen not to jump where a step was taken. Between jumps it is analytic
-in all numbers, so that what holds for several holds for all; a few, for those at first are often zero or equal."""
+_KEPT = 256
+_SMOOTH: dict[object, bool] = {}
+"""By structure of a graph whose cost does not jump where a step is taken: whether it does not for other numbers either,
+and so for all."""
 
 
 def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
@@ -45,19 +47,30 @@ def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = 
     steps = [n for n in order if ((p := n.primitive).jumps or p.poles or p.cuts) and _may_jump(n)]
     if not steps:
         return
+    recorder = RECORDER.get()
     token = RECORDER.set(None)  # what is tried here is no part of a plan
     try:
-        _refuse_moving(cost, order, fixed, steps)
+        signs, unsettled = _refuse_moving(cost, order, fixed, steps, recorder is not None)
     finally:
         RECORDER.reset(token)
+    if recorder is not None:
+        for sign, operands in signs.taken:
+            recorder.settle(sign, operands, True)
+        for node, touching in unsettled:
+            watch_unmet(node, order, touching)
 
 
-def _refuse_moving(cost: Node, order: list[Node], fixed: Collection[int], steps: list[Node]) -> None:
+def _refuse_moving(
+    cost: Node, order: list[Node], fixed: Collection[int], steps: list[Node], planned: bool
+) -> tuple[Signs, list[tuple[Node, bool]]]:
+    """The signs that were taken from values; and, for a plan, the steps that are not refused for the values of this
+    run alone, with whether a denominator may come to zero without changing its sign."""
     moving = _moving(order, fixed)
     signs = Signs(moving)
-    steps = [n for n in steps if _looks_at(n, moving) == _BOTH and (n.primitive.jumps or signs.change(n))]
+    unsettled: list[tuple[Node, bool]] = []
+    steps = [n for n in steps if _looks_at(n, moving) == _BOTH and signs.change(n)]
     if not steps:
-        return
+        return signs, unsettled
     guards = _guards(order)
     consumers, live = _consumers(order, {cost.id, *guards})
     for node in steps:
@@ -65,12 +78,14 @@ def _refuse_moving(cost: Node, order: list[Node], fixed: Collection[int], steps:
             continue
         touching = bool(signs.of(x)) if (x := denominator(node)) is not None and not node.primitive.jumps else False
         found, places = _met(node, moving, consumers, {cost.id, *guards}, touching)
-        if found is None:
-            continue
-        looked = guards.get(_guard_of(node, consumers, guards))
-        jumps = _is_jump(node, cost, order, places, touching) if looked is None else _is_met(node, order)
-        if found if jumps is None else jumps:
-            _refuse(node, order, looked)
+        if found is not None:
+            looked = guards.get(_guard_of(node, consumers, guards))
+            jumps = _is_jump(node, cost, order, places, touching) if looked is None else _is_met(node, order)
+            if found if jumps is None else jumps:
+                _refuse(node, order, looked)
+        if planned and not _is_settled(node, moving, consumers, {cost.id, *guards}, touching):
+            unsettled.append((node, touching))
+    return signs, unsettled
 
 
 _PARAMETER, _CHANCE, _BOTH = 1, 2, 3
@@ -179,7 +194,7 @@ def _met(
     sources = _sources(node, moving)
     crossing = Crossing(node, made, edges, touching)
     pairs = [(o, node.operands[1 - k]) for k, o in enumerate(node.operands)] if compared else []
-    drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
+    drawn = [n for n in sources if _is_alone(n)]
     try:
         if any(crossing.meets(o, other) for o, other in pairs if type(o) is Node and is_real(o)):
             return None, None
@@ -196,6 +211,31 @@ def _met(
         return False, None
 
 
+def _is_settled(
+    node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int], touching: bool
+) -> bool:
+    """Whether what is made of a step does not jump there whatever numbers the function is given."""
+    if _is_own_order(node, consumers, ends):
+        return True
+    if node.primitive.axes is not elementwise or type(node.raw) is tuple:
+        return False
+    made, edges = _made_of(node, consumers, ends)
+    if is_continuous(node, made, edges, touching):
+        return True
+    try:
+        crossing, sources = Elsewhere(node, made, edges, touching), _sources(node, moving)
+        drawn = [n for n in sources if _is_alone(n)]
+        seen = [crossing.jumps(n) for n in (drawn or sources)[:_TRIES]]
+    except (ScgError, ArithmeticError, ValueError):
+        return False
+    return False in seen and not (drawn and True in seen)
+
+
+def _is_alone(n: Node) -> bool:
+    """Whether a node is a sample whose elements may be moved by themselves."""
+    return is_stochastic(n) and not n.statics["site"].event_ndim
+
+
 def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
     """Whether positions by size are used only to take, from what they were found in, the elements there: in which order
     equal ones come is no matter."""
@@ -207,7 +247,7 @@ def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) 
         if n.id in ends:
             return False
         for c in consumers.get(n.id, ()):
-            if c.primitive.picks and c.operands[0] is node.operands[0]:
+            if c.primitive.picks and origin(c.operands[0]) == origin(node.operands[0]):
                 continue
             if len(c.operands) != 1 or c.primitive.axes in (elementwise, reduction) or not c.primitive.differentiable:
                 return False
@@ -257,21 +297,33 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
     try:
         with np.errstate(all="ignore"):
             known = structure(order, [node, cost, *ways.leaves])
-            if touching and known is not None and _SMOOTH.get(known, 0) >= _SEEN:
+            if touching and known is not None and _SMOOTH.get(known):
                 return False
             beyond = ways.beyond()
             if not len(beyond):
                 return None
-            if known is not None and _SMOOTH.get(known, 0) >= _SEEN:
+            if known is not None and _SMOOTH.get(known):
                 return False
             jumps = ways.jumps(beyond)
     except (GuardError, np.linalg.LinAlgError):  # what is on the other side cannot be computed
         return True
-    if known is not None and jumps is False:
+    if jumps is False and known is not None and known not in _SMOOTH:
         if len(_SMOOTH) >= _KEPT:
             _SMOOTH.clear()
-        _SMOOTH[known] = _SMOOTH.get(known, 0) + 1
+        _SMOOTH[known] = _is_smooth_elsewhere(node, cost, order, touching)
     return bool(jumps)
+
+
+def _is_smooth_elsewhere(node: Node, cost: Node, order: list[Node], touching: bool) -> bool:
+    """Whether samples are seen to take the step for other numbers, too, and the cost not to jump there."""
+    try:
+        with np.errstate(all="ignore"):
+            made = elsewhere(order)
+            ways = Ways(made[node.id], made[cost.id], [made[n.id] for n in order], None, touching)
+            beyond = ways.beyond()
+            return len(beyond) > 0 and ways.jumps(beyond) is False
+    except (ScgError, np.linalg.LinAlgError, ArithmeticError, ValueError, TypeError, IndexError):
+        return False  # there is nothing at such values
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:

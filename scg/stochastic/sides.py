@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Operand, Result
 from scg.core.axes import padded
 from scg.core.node import Node
 from scg.core.primitive import Primitive
@@ -42,6 +42,12 @@ def sides(nodes: list[Node], held: dict[Node, Result], rows: int) -> list[Result
             side = np.stack(side, axis=-1)
         found.append(np.broadcast_to(np.reshape(side, (len(side), -1)), (rows, np.size(side) // max(len(side), 1))))
     return found
+
+
+def telling(node: Node) -> tuple[list[Operand], Function | None]:
+    """What tells on which side a node is: itself, or its operands and the function of these."""
+    tell = _tell(node)
+    return ([node], None) if tell is None else (list(node.operands), tell)
 
 
 def kinds_of(node: Node) -> list[str]:

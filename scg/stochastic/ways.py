@@ -7,7 +7,8 @@ from scg.core.aliases import Result
 from scg.core.axes import elementwise, padded
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.distributions.base import Discrete, draw_noise
+from scg.distributions.base import Discrete, Distribution, draw_noise
+from scg.distributions.parameterized import Shape
 from scg.stochastic.crossings import is_real
 from scg.stochastic.sides import denominator, dips, lowest, sides, spread
 from scg.stochastic.sites import is_draw, is_noise
@@ -149,28 +150,49 @@ def runs_of(order: list[Node]) -> int:
 
 
 def fresh(node: Node, rng: np.random.Generator, runs: int) -> Result:
-    """Other values of a sample or of noise, from the distribution that was recorded, along a leading axis. A half of
-    them is further out than samples mostly are: all elements together, or one of them."""
+    """Other values of a sample or of noise, from the distribution that was recorded, along a leading axis."""
     if is_noise(node):
         distribution = node.statics["distribution"]
         drawn = draw_noise(distribution, rng, (runs, *node.statics["shape"]), node.dtype)
     else:
         distribution = node.statics["site"].distribution.detached()
-        fixed = len(distribution.event_shape) + len(distribution.batch_shape)
-        drawn = distribution.sample(rng, (runs, *node.shape[: node.ndim - fixed]))
-    drawn = np.reshape(drawn, (runs, *node.shape))
-    low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
-    if distribution.event_shape or low is None or high is None or not node.size:
+        drawn = sampled(distribution, rng, runs, node.shape)
+    return np.asarray(farther(distribution, np.reshape(drawn, (runs, *node.shape)), rng), node.dtype)
+
+
+def sampled(distribution: Distribution, rng: np.random.Generator, runs: int, shape: Shape) -> Result:
+    """Samples of a shape, along a leading axis."""
+    fixed = len(distribution.event_shape) + len(distribution.batch_shape)
+    return distribution.sample(rng, (runs, *shape[: len(shape) - fixed]))
+
+
+def farther(distribution: Distribution, drawn: Result, rng: np.random.Generator) -> Result:
+    """Samples, (runs, ...), of which a half is further out than samples mostly are: all elements together, or one of
+    them."""
+    found = ends(distribution, drawn, _FAR, 1e-6)
+    if found is None:
         return drawn
-    centre, width = np.mean(drawn, axis=0), _FAR * np.std(drawn, axis=0)
-    low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
-    inside = 1e-6 * (high - low)  # of a support that is open
-    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low + inside, high - inside), (runs, -1))
+    (low, high), runs = found, len(drawn)
+    centre = np.mean(drawn, axis=0)
+    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low, high), (runs, -1))
     rows = np.reshape(np.array(drawn), (runs, -1))
-    half, quarter = runs // 2, runs // 4
+    size, half, quarter = rows.shape[1], runs // 2, runs // 4
     rows[half:-quarter] = far[half:-quarter]
-    ends = [np.broadcast_to(end, node.shape).reshape(-1) for end in (low + inside, high - inside)]
+    low, high = np.reshape(low, -1), np.reshape(high, -1)
     for row in range(quarter):
-        k = int(rng.integers(node.size)) if node.size > quarter // 2 else row // 2 % node.size
-        rows[runs - 1 - row, k] = ends[row % 2][k]
-    return np.asarray(np.reshape(rows, drawn.shape), node.dtype)
+        k = int(rng.integers(size)) if size > quarter // 2 else row // 2 % size
+        rows[runs - 1 - row, k] = (low, high)[row % 2][k]
+    return np.reshape(rows, drawn.shape)
+
+
+def ends(distribution: Distribution, drawn: Result, far: float, inside: float) -> tuple[Result, Result] | None:
+    """The least and the largest value of each element, ``far`` standard deviations of the samples ``drawn`` out at
+    most, and ``inside``, a part of what lies between, from the ends of a support, which is open. None where there are
+    none."""
+    low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
+    if distribution.event_shape or low is None or high is None or not drawn[0].size:
+        return None
+    centre, width = np.mean(drawn, axis=0), far * np.std(drawn, axis=0)
+    low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
+    inner = inside * (high - low)
+    return np.broadcast_to(low + inner, drawn.shape[1:]), np.broadcast_to(high - inner, drawn.shape[1:])

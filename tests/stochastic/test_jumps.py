@@ -414,3 +414,17 @@ def test_a_parameter_that_jumps_with_a_pathwise_sample_is_refused():
 
     with pytest.raises(EstimatorError):
         scg.trace(program, np.array(0.5), rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(0))
+
+
+def test_costs_that_do_not_jump_for_some_numbers_are_not_remembered_for_others():
+    """b / max(z) has no pole for b = 0: seen often, this says nothing of b = 0.5."""
+
+    def cost(t, b, rng):
+        z = scg.sample(dist.Uniform(-4.0, t + 5.0), PATH, rng=rng, shape=3)
+        return np.sum(b / np.max(z) + z)
+
+    slope = scg.grad(cost)
+    for seed in range(6):
+        slope(np.array(0.5), np.array(0.0), np.random.default_rng(seed))
+    with pytest.raises(EstimatorError, match="the cost jumps"):
+        slope(np.array(0.5), np.array(0.5), np.random.default_rng(0))
