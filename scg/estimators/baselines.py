@@ -332,6 +332,15 @@ class _Predicted(Baseline):
     def learners(self) -> list[Remembering]:
         return [self._owner]
 
+    @property
+    def state(self) -> State:  # type: ignore[override]
+        """That of the learned baseline, at whatever inputs."""
+        return self._owner.state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._owner.state = state
+
     def value(self, down: Downstream) -> Numeric:
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
         if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):

@@ -1,8 +1,10 @@
 """The exact mean and variance of the gradient that bound estimators give."""
 
+import copy
+
 import numpy as np
 
-from scg.core.aliases import Function, Tree
+from scg.core.aliases import Function, State, Tree
 from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
@@ -16,6 +18,7 @@ from scg.exact.paths import along_its_way, guards_on_draws
 from scg.exact.results import BUDGET, RTOL, Exact, Moments, Part
 from scg.exact.sets import overlapping
 from scg.exact.values import as_values
+from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
 from scg.stochastic.surrogate import surrogate
@@ -41,19 +44,44 @@ def moments(
     count = len(list(leaves(graph.parameters)))
 
     def one(way: Graph, images: bool) -> Part:
+        if several:
+            states.hold(way)
         found, error, evaluations, width = _moments(way, budget, rtol, deadline, images)
         if several:
             # of squares, which add up
             found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]
         return Part(found, error, evaluations, width)
 
-    several = bool(guards_on_draws(graph))
-    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
+    several, states = bool(guards_on_draws(graph)), _States()
+    try:
+        found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
+    finally:
+        states.restore()
     if several:
         found = [*found[:count], *[np.maximum(v - m * m, 0) for m, v in zip(found[:count], found[count:], strict=True)]]
     found = [np.asarray(x, t.dtype) for x, (_, t) in zip(found, [*leaves(graph.parameters)] * 2, strict=True)]
     result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[:count], found[count:])])
     return Exact(result, error, evaluations, width) if full else result
+
+
+class _States:
+    """What the estimators of several ways have learned, the same in all of them: a mean over the ways is one of
+    estimates that are all held against one baseline."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Estimator, State]] = {}
+
+    def hold(self, way: Graph) -> None:
+        """Give the estimators of a way the states that they had when they were first met."""
+        for node in way.stochastic.values():
+            estimator = node.statics["site"].estimator
+            if estimator.state:
+                self._known.setdefault(id(estimator), (estimator, copy.deepcopy(estimator.state)))
+        self.restore()
+
+    def restore(self) -> None:
+        for estimator, state in self._known.values():
+            estimator.state = copy.deepcopy(state)
 
 
 def _moments(graph: Graph, budget: int, rtol: float, deadline: float, images: bool, absorbing: bool = False) -> "Part":

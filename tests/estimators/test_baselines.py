@@ -297,3 +297,25 @@ def test_refusals():
         scg.grad(lambda t, rng: np.sum(coin(t, rng, taught()(np.zeros(3)))))(THETA, rng=np.random.default_rng(0))
     with pytest.raises(EstimatorError, match="baseline must be a baseline"):
         scg.ScoreFunction(baseline=0.5)
+
+
+@pytest.mark.parametrize("trained", [0, 20])
+@pytest.mark.parametrize("baseline", [scg.MovingAverage, scg.Optimal, lambda: taught()(0.5)])
+def test_what_a_baseline_has_learned_is_the_same_on_all_ways_through_an_if(baseline, trained):
+    """The exact mean over the ways is that of one baseline, and leaves it as it was."""
+    estimator = scg.ScoreFunction(baseline())
+
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng, name="b")
+        if b > 0:
+            return scg.sample(dist.Bernoulli(logits=2 * t), estimator, rng=rng, name="c") * t + b + 3
+        return t**2 + 1
+
+    t = np.array(0.3)
+    for seed in range(trained):
+        scg.grad(cost)(t, rng=np.random.default_rng(seed))
+    graph, before = scg.trace(cost, t, rng=np.random.default_rng(0)), copy.deepcopy(estimator.state)
+    for _ in range(2):
+        assert scg.exact.moments(graph).mean == pytest.approx(scg.exact.gradient(graph), rel=1e-10)
+    assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "unbiased"
+    np.testing.assert_equal(estimator.state, before)
