@@ -36,8 +36,9 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
     - replicates against **the exact gradient**, or against ``reference``, numbers in the parameters' structure.
     - replicates against **differences**: central differences of the expected cost with common random numbers, along
       each coordinate, or along random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its
-      correction to D(h) is allowed for as truncation; a bias that shorter steps do not find, though they could, is
-      theirs. What is drawn by rejection is drawn by quantiles there, so that samples have random numbers in common.
+      correction to D(h) is allowed for as truncation; a bias that shorter steps do not find, though they could, or
+      find less than half of, is theirs. What is drawn by rejection is drawn by quantiles there, so that samples have
+      random numbers in common.
 
     Samples have no reference of their own, and need ``reference``: numbers in their structure, or **other Samples**
     (a graph may have these, too), whose draws are subtracted from theirs; ``paired=True`` gives both the same seed for
@@ -117,8 +118,7 @@ def judge(
         # it may be a bias of theirs, where the mean turns within a step
         closer = Streams(subject, "differences", rng, bounds, shorter=_SHORTER)
         other = decide(closer.source(lambda: constant(closer)), demand, report)
-        there = np.abs(found.centre) > found.margin
-        if other.status == "unbiased" and np.all(other.detectable[there] <= np.abs(found.centre[there])):
+        if _refuted(found, other):
             streams, found = closer, other
     return _verdict(streams, found, alpha, power)
 
@@ -254,6 +254,17 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
         power=power,
         rarest=0.0 if streams.bounds is not None else -math.expm1(math.log(alpha) / found.draws),
     )
+
+
+def _refuted(found: Outcome, closer: Outcome) -> bool:
+    """Whether shorter steps do not find what seemed a bias: they would have found one as large; or, where they are not
+    "unbiased" and so had all the samples there are, they come to less than half of the least that it seemed to be.
+    A few samples that count for much may leave them without an interval of their own."""
+    size = np.abs(found.centre)
+    there = size > found.margin
+    if closer.status == "unbiased":
+        return bool(np.all((closer.detectable <= size)[there]))
+    return bool(np.all((closer.centre * np.sign(found.centre) < (size - found.margin) / 2)[there]))
 
 
 def _suspicion(found: Outcome, size: int) -> np.ndarray:

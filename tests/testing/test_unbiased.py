@@ -903,6 +903,20 @@ def test_a_mean_that_turns_within_a_step_is_no_bias(near):
     assert judge(wrong, np.array([0.2, near]), **given).status == "biased"
 
 
+def test_a_mean_that_turns_within_a_step_is_no_bias_where_shorter_steps_are_too_few_to_tell():
+    """One in a hundred samples is near enough to the turn to count, too few of 2^14 for an interval; but not for
+    seeing that what steps of .05 have found is not there."""
+
+    def cost(t, rng):
+        return np.hypot(t[1], scg.sample(dist.Normal(t[0], 1.0), scg.Reparameterized(), rng=rng))
+
+    given = {"reference": "differences", "detect": 0.4, "power": 0.99, "max_replicates": 2**14}
+    for seed in range(4):
+        assert judge(cost, np.array([0.2, 0.01]), rng=np.random.default_rng(seed), **given).status == "inconclusive"
+    wrong = lambda t, rng: cost(t, rng) + 0.05 * (t[1] - scg.stop_gradient(t[1]))
+    assert judge(wrong, np.array([0.2, 0.01]), rng=np.random.default_rng(0), **given).status == "biased"
+
+
 def test_an_if_that_seldom_comes_out_otherwise_leaves_no_reference():
     """2 of 1000 samples, none among the first."""
 
