@@ -241,12 +241,14 @@ class Leaf:
     def _off_the_ends(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The values; those that matter no more are further from the ends of a bounded support than what may have been
         rounded to one, where no density is known."""
-        if self.event or not self.distribution.has(FixedSupport) or (ends := self._inner_ends()) is None:
+        if self.event or (ends := self._inner_ends()) is None:
             return values
         return np.where(np.abs(weights) < _NOTHING, np.clip(values, *ends), values)
 
     def _inner_ends(self) -> list[np.ndarray] | None:
-        """The second numbers from the two ends of a support; None where it is not bounded."""
+        """The second numbers from the two ends of a support; None where it is not bounded, or moves."""
+        if not self.distribution.has(FixedSupport):
+            return None
         support, dtype = self.distribution.support, self.node.dtype
         low, high = (np.asarray(getattr(support, *end), dtype) for end in (("low", -math.inf), ("high", math.inf)))
         if not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
