@@ -7,6 +7,7 @@ import numpy as np
 
 from scg.elimination.finite import BudgetError
 from scg.errors import GuardError, ScgValueError, here
+from scg.exact.coarse import coarser
 from scg.exact.engine import Engine
 from scg.exact.leaf import ConvergenceError
 from scg.exact.nested import Nested
@@ -18,6 +19,7 @@ Sized = tuple[Arrays, list[float]]
 """Arrays, and for each what its rounding is relative to."""
 Compute = Callable[[], Sized]
 
+_FINE = 2**7  # configurations by panels for one by coarse ones, at most
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 
 
@@ -107,7 +109,7 @@ class Check:
         self.reason = ""
         self.over = False  # whether a rule by panels was over the budget
         self._known: dict[int, tuple[Panels, Found]] = {}
-        self._results: dict[tuple[int, int], Sized | None] = {}
+        self._results: dict[tuple[int, int, bool], Sized | None] = {}
         self._doubt = 0.0  # what rules for two elements left unresolved, as a fraction of E|.|
 
     def of(self, found: Arrays, magnitudes: list[float], points: int, kind: int) -> float | None:
@@ -119,8 +121,7 @@ class Check:
         other = self._computed(0, points)
         if other is None:
             off, e = panels.apart(lines)
-            # a single line is rougher than the mean over all
-            if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):
+            if off > self._rough:
                 self.reason = f", and along {self.engine.leaf(e).name} there is more than the rule sees"
                 return None
             return 2 * off * max(magnitudes, default=0.0)  # few lines do not have the worst
@@ -133,15 +134,19 @@ class Check:
         agree."""
         if not self._lines(0)[0].elements:
             return None
-        for kind in (PANELS, NESTED):
-            one = self._computed(0, 64, kind)
-            two = None if one is None else self._computed(1, 64, kind)
+        fits = False
+        for kind, coarse in ((PANELS, False), (PANELS, True), (NESTED, False)):
+            if coarse and (fits or self._width() > _FINE * self.engine.budget):
+                continue
+            one = self._computed(0, 64, kind, coarse)
+            two = None if one is None else self._computed(1, 64, kind, coarse)
             if one is None or two is None:
                 continue
+            fits = True
             distance = self._distance(one[0], two[0], one[1], 10 * rtol)
             doubt = max([self._doubt, *[d for d, _, _ in self._lines(0)[1].doubt.values()]])
             if distance is not None:
-                return one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1]))
+                return one[0], max(distance, max((10 * self._lines(0)[0].tolerance + doubt) * m for m in one[1]))
         return None
 
     def _distance(self, found: Arrays, other: Arrays, magnitudes: list[float], rtol: float) -> float | None:
@@ -175,17 +180,17 @@ class Check:
                     )
         return self._known[seed]
 
-    def _computed(self, seed: int, points: int, kind: int = PANELS) -> Sized | None:
-        """What is computed by panels; None where these are too many configurations."""
+    def _computed(self, seed: int, points: int, kind: int = PANELS, coarse: bool = False) -> Sized | None:
+        """What is computed by panels; None where these are too many configurations, or ``coarse`` ones do not see what
+        lines at other values of other elements see."""
         panels, found = self._lines(seed)
-        if (seed, kind) not in self._results:
-            engine = self.engine
+        if (seed, kind, coarse) not in self._results:
+            engine, known = self.engine, coarser(panels, found) if coarse else found.rules
             for k, leaf in enumerate(engine.leaves):
                 first = engine.offsets[k]
                 if leaf.adaptive and leaf.place is not None:
                     leaf.panels = [
-                        found.rules.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1)))
-                        for j in range(leaf.count)
+                        known.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1))) for j in range(leaf.count)
                     ]
             state = [
                 (
@@ -201,15 +206,33 @@ class Check:
             try:
                 rules = self._pairs(panels) if kind == NESTED else []
                 engine.joint = self._placed(rules)
-                self._results[seed, kind] = with_rules(engine, self.compute, points, kind)
+                self._results[seed, kind, coarse] = with_rules(engine, self.compute, points, kind)
+                if coarse and not self._sees(1 - seed):
+                    self._results[seed, kind, coarse] = None
             except BudgetError:
                 engine.check_time()
-                self._results[seed, kind], self.over = None, True
+                self._results[seed, kind, coarse], self.over = None, True
             engine.evaluations, engine.joint = evaluations, []
             for leaf, attributes in state:
                 for name, value in attributes.items():
                     setattr(leaf, name, value)
-        return self._results[seed, kind]
+        return self._results[seed, kind, coarse]
+
+    def _width(self) -> int:
+        """The configurations of the widest part by all panels."""
+        rules, leaf = self._lines(0)[1].rules, self.engine.leaf
+        sizes = [[len(rules[e][0]) if e in rules else leaf(e).size for e in s] for s in set(self.engine.sets)]
+        return max(map(math.prod, sizes), default=0)
+
+    def _sees(self, seed: int) -> bool:
+        """Whether the rules that the leaves have are right along lines."""
+        panels, lines = self._lines(seed)
+        return panels.apart(lines)[0] <= self._rough
+
+    @property
+    def _rough(self) -> float:
+        """How far a rule may be off along a line, which is rougher than the mean over all."""
+        return max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol)
 
     def _pairs(self, panels: Panels) -> list[Nested]:
         """A rule for each two elements that meet in a part of the cost. Raises BudgetError where more than two do, or

@@ -190,17 +190,20 @@ def beyond(panels: np.ndarray, line: Line, ends: tuple[Tail, Tail]) -> np.ndarra
 
 class Settling:
     """One line while its panels are resolved: those that are ``active``, with their integrals ``whole``; the ``totals``
-    of those that are done, (choices, columns), and the ``scale`` of each column, its largest mean of sizes.
+    of those that are done, and the ``scale`` of each, (choices, columns): the largest mean of sizes among the ``first``
+    choices, or that of a further choice where it is larger, over how much it counts, its ``shares``. What is ``open``,
+    (choices,), does not settle there.
 
     Rows of panels, of their integrals and of their parts go together: of 3 active panels the first may be cut in 2
     parts, the others in 3 and 2, so that ``cuts`` has 3 arrays of edges, (3,), (4,), (3,), and its integrals 7 rows,
     which sum to 3 rows at the starts 0, 2, 5.
     """
 
-    def __init__(self, line: Line, first: Integrals):
-        self.line, self.whole = line, first
-        self.ends = Tail(first.sizes[1::-1], line.edges[2::-1]), Tail(first.sizes[-2:], line.edges[-3:])
-        self.scale = np.zeros(first.sizes.shape[2])
+    def __init__(self, line: Line, first: Integrals, choices: int, shares: np.ndarray):
+        self.line, self.whole, self.first, self.shares = line, first, slice(0, choices), shares[:, None]
+        sizes = first.sizes[:, self.first]
+        self.ends = Tail(sizes[1::-1], line.edges[2::-1]), Tail(sizes[-2:], line.edges[-3:])
+        self.scale, self.open = np.zeros(first.sizes.shape[1:]), np.zeros(first.sizes.shape[1])
         self.rescale(first)
         some = first.density > 0  # and the neighbours of such panels
         self.active = line.panels[some | np.append(some[1:], False) | np.append(False, some[:-1])]
@@ -211,7 +214,10 @@ class Settling:
     def rescale(self, found: Integrals) -> None:
         """Let no scale be less than what was found."""
         if len(found.sizes):
-            self.scale = np.maximum(self.scale, np.max(np.sum(found.sizes, axis=0), axis=0))
+            sizes = np.sum(found.sizes, axis=0)
+            most = np.max(sizes[self.first], axis=0)
+            sizes[self.first] = most
+            self.scale = np.maximum(self.scale, np.maximum(sizes, most))
 
     def cuts(self, places: np.ndarray) -> list[np.ndarray]:
         """The edges of the parts of each active panel."""
@@ -225,14 +231,16 @@ class Settling:
         counts = [len(c) - 1 for c in cuts]
         with np.errstate(all="ignore"):
             finer = np.add.reduceat(new.sums, np.cumsum([0, *counts[:-1]]), axis=0)
-            wrong = np.abs(finer - self.whole.sums) / self._unit
-        wrong = np.max(np.where(np.isnan(wrong), math.inf, wrong), axis=(1, 2), initial=0)
-        bad = wrong > tolerance
+            wrong = np.abs(finer - self.whole.sums) / self.unit
+        wrong = np.max(np.where(np.isnan(wrong), math.inf, wrong), axis=2, initial=0)
+        bad = np.any(wrong > tolerance, axis=1)
         too_many = len(self._done) + len(bad) > _PANELS
         stop = bad & (self.line.tight(self.active, eps) | last | too_many)
         if stop.any():
-            worst = self.active[int(np.argmax(np.where(stop, wrong, 0)))]
-            self._doubt = max(self._doubt, self._part(float(np.sum(wrong[stop])), worst))
+            self.open = np.maximum(self.open, np.sum(wrong[stop], axis=0))
+            most = np.max(wrong[:, self.first], axis=1)
+            worst = self.active[int(np.argmax(np.where(stop, most, 0)))]
+            self._doubt = max(self._doubt, self._part(float(np.sum(most[stop])), worst))
         ready = ~bad | stop
         self._done += list(self.active[ready])
         rest = beyond(self.active, self.line, self.ends)
@@ -240,9 +248,13 @@ class Settling:
         again = np.repeat(~ready, counts)
         self.active, self.whole = between(cuts)[again], new.at(again)
 
-    def rule(self, eps: float) -> Rule:
-        """The points of all panels that are done, and their steps."""
-        edges = np.array(sorted(map(tuple, self._done))).reshape(-1, 2)
+    @property
+    def panels(self) -> np.ndarray:
+        """All that are done, in rising order."""
+        return np.array(sorted(map(tuple, self._done))).reshape(-1, 2)
+
+    def rule(self, edges: np.ndarray, eps: float) -> Rule:
+        """The points of panels that cover the line, and their steps."""
         half = 0.5 * (edges[:, 1:] - edges[:, :1])
         x, slope = self.line.at(0.5 * (edges[:, :1] + edges[:, 1:]) + half * NODES)
         steps = slope * half * WEIGHTS * beyond(edges, self.line, self.ends)[:, None]
@@ -252,15 +264,16 @@ class Settling:
         """The worst part of the line that did not settle, beyond its ends too, as a fraction of E|.|: how much, and
         between which values; the density itself sums to one."""
         tails = [
-            self._part(float(np.max(tail.left_out / self._unit, initial=0)), edge)
+            self._part(float(np.max(tail.left_out / self.unit[0], initial=0)), edge)
             for tail, edge in zip(self.ends, (self.line.edges[:2], self.line.edges[-2:]), strict=True)
         ]
-        mass = float(np.max(np.abs(self.totals[:, -1] - 1)))
+        mass = float(np.max(np.abs(self.totals[self.first, -1] - 1)))
         return max(self._doubt, *tails, (mass, self.line.low, self.line.high))
 
     @property
-    def _unit(self) -> np.ndarray:
-        return np.where(self.scale > 0, self.scale, 1)
+    def unit(self) -> np.ndarray:
+        """What integrals are compared with, (choices, columns)."""
+        return np.where(self.scale > 0, self.scale / self.shares, 1)
 
     def _part(self, size: float, panel: np.ndarray) -> tuple[float, float, float]:
         low, high = self.line.at(panel)[0].tolist()

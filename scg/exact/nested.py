@@ -101,7 +101,7 @@ class Nested:
     def __init__(self, panels: Panels, outer: int, inner: int):
         self.panels, self.outer, self.inner, self.engine = panels, outer, inner, panels.engine
         self.columns = [c for c, s in enumerate(self.engine.sets) if outer in s and inner in s]
-        self.choices, self.looks = self._distinct(panels.choices), self._distinct(panels.looks)
+        self.choices, self.looks = self._distinct(panels.choices[: panels.first]), self._distinct(panels.looks)
         self.rows = 0  # that were computed, those of a small graph
         self.weight = 1 + max([n.size for n in self.engine.order if type(n.raw) is not tuple]) // 16
         self.width = len(self.columns) * (1 + panels.squares) + 1

@@ -25,6 +25,7 @@ from scg.exact.engine import Engine
 from scg.exact.gates import Meeting, combinations, telling
 from scg.exact.leaf import Choice, Leaf
 from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Run, Settling, between, split
+from scg.exact.meeting import at_places
 from scg.exact.rules import Rule
 from scg.exact.turns import candidates
 from scg.stochastic.sides import is_break, sides
@@ -35,18 +36,20 @@ _CHOICES = 5  # of the other elements: what happens at one place of a line happe
 _FEW = 9  # combinations of finite elements that are all tried
 _POOL, _MOST = 2**16, 32  # others that are looked at, and how many of them are chosen
 _WORK = 2**24  # numbers that these may make
+_OPEN = 1e-6  # of E|.|, that does not settle where no more is known
 _LOOKS = 2  # of the choices, at which nodes are looked at, beside one for each combination
 
 
 class Found(NamedTuple):
     """By element: ``rules``, points and steps; ``doubt``, what is unresolved there as a fraction of E|.|, and where;
     ``totals``, the mean along the line of each part of the cost, and ``scale``, the largest mean of its size, (choices,
-    columns) and (columns,)."""
+    columns) each."""
 
     rules: dict[int, Rule]
     doubt: dict[int, tuple[float, float, float]]
     totals: Places
     scale: Places
+    along: dict[int, Settling]
 
 
 class Panels:
@@ -67,6 +70,9 @@ class Panels:
                     self.columns[e].append(column)
         self.largest = max([1, *[n.size for n in engine.order if type(n.raw) is not tuple]])
         self.choices, self.looks = self._choices()
+        self.shares: Places = {}
+        self.first = len(self.choices)
+        """How many of the choices are drawn; at the others further elements are at places where nodes turn."""
         self.tolerance = max(1e-13, 64 * engine.eps)
         known = {n.id for n in engine.leading}
         self.watched = [
@@ -75,18 +81,40 @@ class Panels:
             if n.id in known and type(n.raw) is not tuple and n.dtype.kind in "fiub" and n.id in engine.reach
         ]
 
+    @property
+    def work(self) -> int:
+        """The numbers that one row of all nodes makes."""
+        return max(1, sum([n.size for n in self.engine.order if type(n.raw) is not tuple]))
+
     def resolve(self) -> Found:
-        found = Found({}, {}, {}, {})
-        for group in self._groups():
-            self._resolve(group, found)
+        found = Found({}, {}, {}, {}, {})
+        met = [np.max(np.sum(self.engine.reach[n.id][:, self.elements], axis=1), initial=0) for n in self.watched]
+        alone = [n for n, count in zip(self.watched, met, strict=True) if count <= 1]
+        together = [n for n, count in zip(self.watched, met, strict=True) if count > 1]
+        started = [self._settling(group) for group in self.groups()]
+        own = [self._turns(along, alone) for along in started]
+        places = [
+            {e: np.union1d(v[e], at) for e, at in self._turns(along, together).items()}
+            for along, v in zip(started, own, strict=True)
+        ]
+        further = at_places(
+            self, {e: a.line.at(v[e])[0] for along, v in zip(started, own, strict=True) for e, a in along.items()}
+        )
+        if further.choices:
+            self.choices, self.shares = [*self.choices, *further.choices], further.shares
+            started = [self._settling(list(along)) for along in started]
+        for along, v in zip(started, places, strict=True):
+            self._resolve(along, v, found)
         return found
 
     def apart(self, found: Found) -> tuple[float, int]:
         """By how much the rules that the leaves have now differ along the lines, as a fraction of E|.|: the most, and
         of which element."""
         worst = (0.0, -1)
-        for group in self._groups():
+        for group in self.groups():
             for k, choice in enumerate(self.choices):
+                if all([found.along[e].open[k] > _OPEN for e in group]):
+                    continue
                 points, weights = self._by_rules(group, choice)
                 run = self.run(points, choice, [])
                 for e in group:
@@ -95,8 +123,9 @@ class Panels:
                     with np.errstate(all="ignore"):
                         f = np.concatenate([f, f * f], axis=1) if self.squares else f
                         total = np.sum(np.where(p[:, None] == 0, 0, f * p[:, None]), axis=0)
-                        scale = np.where(found.scale[e][:-1] > 0, found.scale[e][:-1], 1)
-                        off = np.abs(total - found.totals[e][k][:-1]) / scale
+                        off = np.abs(total - found.totals[e][k][:-1]) / found.along[e].unit[k][:-1]
+                    if k >= self.first and found.along[e].open[k] > _OPEN:
+                        continue
                     most = float(np.max(np.where(np.isnan(off), math.inf, off), initial=0))
                     worst = max(worst, (most, e))
         return worst
@@ -119,7 +148,7 @@ class Panels:
     def leaf(self, e: int) -> Leaf:
         return self.engine.leaf(e)
 
-    def _groups(self) -> list[list[int]]:
+    def groups(self) -> list[list[int]]:
         """Elements of which no two are in one set, together."""
         near: dict[int, set[int]] = {e: set() for e in self.elements}
         for s in set(self.engine.sets):
@@ -147,8 +176,7 @@ class Panels:
                 meets[e].update([position[o] for o in s if o in position])
         sizes = np.array([self.leaf(int(e)).size for e in finite], int)
         several = any([len(s) > 1 for s in engine.sets])
-        work = max(1, sum([n.size for n in engine.order if type(n.raw) is not tuple]))
-        rows = combinations(sizes, list(meets.values()), max(_FEW, min(_POOL, _WORK // work)))
+        rows = combinations(sizes, list(meets.values()), max(_FEW, min(_POOL, _WORK // self.work)))
         rows = rows[np.arange(max(len(rows), _CHOICES)) % len(rows)] if several else rows[:1]
         rng, pool = np.random.default_rng(self.seed), Choice()
         with np.errstate(all="ignore"):
@@ -237,17 +265,27 @@ class Panels:
                 known[leaf.node] = np.exp(np.reshape(log_p, (rows, leaf.count)))
         return {e: known[self.leaf(e).node][:, self.engine.column(e)] for e in x}
 
-    def _resolve(self, group: list[int], found: Found) -> None:
-        """The lines of some elements, of which no two meet in a part of the cost: all are run together."""
+    def _settling(self, group: list[int]) -> dict[int, Settling]:
         lines = {e: self._line(e) for e in group}
-        first = self._integrals(lines, {e: line.panels for e, line in lines.items()})
-        along = {e: Settling(line, first[e]) for e, line in lines.items()}
-        places = self._cut_at_turns(along)
-        for e, whole in self._integrals(lines, {e: a.active for e, a in along.items()}).items():
+        first = self.integrals(lines, {e: line.panels for e, line in lines.items()})
+        more = np.ones(len(self.choices) - self.first)
+        shares = {e: np.append(np.ones(self.first), self.shares.get(e, more)) for e in lines}
+        return {e: Settling(line, first[e], self.first, shares[e]) for e, line in lines.items()}
+
+    def _turns(self, along: dict[int, Settling], nodes: list[Node]) -> Places:
+        """Where some nodes turn along lines."""
+        lines, panels = ({e: getattr(a, part) for e, a in along.items()} for part in ("line", "active"))
+        return candidates(self, lines, panels, nodes)
+
+    def _resolve(self, along: dict[int, Settling], places: Places, found: Found) -> None:
+        """The lines of some elements, of which no two meet in a part of the cost: all are run together."""
+        lines = {e: a.line for e, a in along.items()}
+        self._cut_at_turns(along, places)
+        for e, whole in self.integrals(lines, {e: a.active for e, a in along.items()}).items():
             along[e].whole = whole
         for depth in range(_DEPTH):
             cuts = {e: a.cuts(places[e] if depth == 0 else NOWHERE) for e, a in along.items()}
-            new = self._integrals(lines, {e: between(edges) for e, edges in cuts.items()})
+            new = self.integrals(lines, {e: between(edges) for e, edges in cuts.items()})
             for e, a in along.items():
                 if depth == 0:
                     a.rescale(new[e])
@@ -255,29 +293,31 @@ class Panels:
             if not any([len(a.active) for a in along.values()]):
                 break
         for e, a in along.items():
-            found.rules[e], found.totals[e], found.scale[e] = a.rule(self.engine.eps), a.totals, a.scale
-            found.doubt[e] = a.unresolved()
+            found.rules[e], found.totals[e], found.scale[e] = a.rule(a.panels, self.engine.eps), a.totals, a.scale
+            found.doubt[e], found.along[e] = a.unresolved(), a
 
     def _line(self, e: int) -> Line:
-        leaf, count = self.leaf(e), 128 if len(self.choices) == 1 else 36
+        leaf, count = self.leaf(e), 128 if self.first == 1 else 36
         return Line(*leaf.at_element(self.engine.column(e)), self.seed, count, leaf.node.dtype)
 
-    def _cut_at_turns(self, along: dict[int, Settling]) -> Places:
+    def _cut_at_turns(self, along: dict[int, Settling], places: Places) -> None:
         """Cut the panels where nodes turn, and once more close to these places: a window around one of them has edges
-        that only what is close to it shows. Returns the first places."""
+        that only what is close to it shows."""
         lines = {e: a.line for e, a in along.items()}
-        places = candidates(self, lines, {e: a.active for e, a in along.items()})
         for e, a in along.items():
             # also where other elements have values that are not among the choices
-            edges = a.line.of(self.leaf(e).edges(self.engine.column(e)))
-            a.active = split(split(a.active, edges[np.isfinite(edges)]), places[e])
+            a.active = split(split(a.active, self.edges(a.line, e)), places[e])
         around = {e: between([c for c in a.cuts(places[e]) if len(c) > 3]) for e, a in along.items()}
         if any(map(len, around.values())):
-            for e, further in candidates(self, lines, around, False).items():
+            for e, further in candidates(self, lines, around, self.watched, False).items():
                 along[e].active = split(along[e].active, further)
-        return places
 
-    def _integrals(self, lines: dict[int, Line], panels: Places) -> dict[int, Integrals]:
+    def edges(self, line: Line, e: int) -> np.ndarray:
+        """Where the cost or the density is known not to be smooth, on the line of an element."""
+        places = line.of(self.leaf(e).edges(self.engine.column(e)))
+        return places[np.isfinite(places)]
+
+    def integrals(self, lines: dict[int, Line], panels: Places) -> dict[int, Integrals]:
         """Of each element, over each of its panels."""
         points, steps = {}, {}
         for e, edges in panels.items():

@@ -23,7 +23,6 @@ _EACH = 3  # brackets of one place of the grid
 class Runs(Protocol):
     """What runs the costs along lines: see ``panels``."""
 
-    watched: list[Node]
     looks: list[Choice]
     elements: list[int]
     engine: Engine
@@ -44,15 +43,15 @@ class Bracket(NamedTuple):
     turns: np.ndarray
 
 
-def candidates(panels: Runs, lines: dict[int, Line], edges: Places, turns: bool = True) -> Places:
-    """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
+def candidates(panels: Runs, lines: dict[int, Line], edges: Places, watched: list[Node], turns: bool = True) -> Places:
+    """Where some nodes on the way to the cost change their sign, their direction or their value, for each element, in
     v."""
     grid = {
         e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * NODES).reshape(-1))
         for e, a in edges.items()
     }
-    found = _seen(panels, lines, grid, panels.watched, turns)
-    silent = [n for n in panels.watched if n.primitive.silent]
+    found = _seen(panels, lines, grid, watched, turns)
+    silent = [n for n in watched if n.primitive.silent]
     if silent and turns:  # what is inside of one cannot be followed: it is looked at more closely
         fine = {e: _between(v) for e, v in grid.items()}
         closer = _seen(panels, lines, fine, silent, turns)
