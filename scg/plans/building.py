@@ -97,7 +97,13 @@ def _outputs(
     return [
         Output(value, None, position[node.id], False)
         if type(node) is Node and node.id in position
-        else Output(value, free.pop(id(value), None), None, _is_scalar(node, run.recorder), is_python_number(node))
+        else Output(
+            value if type(value) is Op or type(node) is not Node else np.asarray(value),
+            free.pop(id(value), None),
+            None,
+            _is_scalar(node, run.recorder),
+            is_python_number(node),
+        )
         for node, value in zip(results, values, strict=False)
     ]
 

@@ -172,7 +172,7 @@ def _returned(output: Output, steps: Steps, arrays: Sequence[np.ndarray]) -> Res
     if type(x) is Op:
         x = steps.read(x)
         return x.item() if output.python else x[()] if output.scalar else np.array(x)
-    return np.array(x) if isinstance(x, np.ndarray) else x
+    return (x[()] if output.scalar else np.array(x)) if isinstance(x, np.ndarray) else x
 
 
 def is_foreign(value: object) -> bool:

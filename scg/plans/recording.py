@@ -240,6 +240,7 @@ class Recorder:
     def differentiated(self, cost: Node, found: Sequence[object]) -> None:
         """Note a cost, which is a scalar, and its derivatives, which are arrays."""
         self.scalars.add(cost.id)
+        self.arrays.discard(cost.id)
         self.costs.append(cost)
         self.arrays.update([g.id for g in found if type(g) is Node])
 

@@ -110,6 +110,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
             found = paired(found, drawn)
         if recorder is not None:
             recorder.differentiated(cost, found)
+            found = [g if type(g) is Node else np.asarray(g) for g in found]
         if has_aux:
             cost = cost if graph else cost.value[()], _handed(result[1], given[0], inputs, graph)
         elif not graph:

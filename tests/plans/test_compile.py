@@ -377,3 +377,10 @@ def test_a_step_at_which_both_sides_agree_is_none_in_a_plan_either():
         expected = scg.value_and_grad(cost)(np.array(-0.5), np.random.default_rng(seed))
         np.testing.assert_allclose(step(np.array(-0.5), np.random.default_rng(seed)), expected, rtol=1e-13)
     assert step.planned and not step.plainly
+
+
+@pytest.mark.parametrize("cost", [lambda x: np.where(x > 0, 2 * x, x), lambda x: 2 * x + 1, lambda x: np.abs(x) * x])
+def test_values_are_scalars_and_gradients_arrays_as_in_a_plain_call(cost):
+    plain, x = scg.value_and_grad(cost), np.array(0.5)
+    for found in (plain(x), scg.compile(plain)(x)):
+        assert [type(y) for y in found] == [np.float64, np.ndarray]

@@ -18,6 +18,8 @@ def agree(got, expected, what, ulps=2**10, least=0.0):
     pairs = list(zip(leaves(got), leaves(expected), strict=True))
     for (path, a), (other, b) in pairs:
         assert path == other, what
+        kinds = type(a), type(b)
+        assert kinds[0] is kinds[1] or not {np.ndarray}.issubset(kinds), f"{what}{path}: {kinds[0]}, not {kinds[1]}"
         a, b = np.asarray(a), np.asarray(b)
         assert (a.dtype, a.shape) == (
             b.dtype,
