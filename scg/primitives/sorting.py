@@ -167,12 +167,21 @@ def searchsorted(a, v, side="left", sorter=None):
 
 @implements(np.digitize)
 def digitize(x, bins, right=False):
-    return _digitize(x, bins, right=bool(right))
+    """As NumPy has it: the place of x among rising bins, and counted from the other end among falling ones."""
+    if type(bins) is Node:  # which may rise in one replay and fall in another
+        return _digitize(x, bins, right=bool(right))
+    if not np.issubdtype(x.dtype, np.complexfloating):
+        np.digitize(np.zeros(0), bins)  # its words for bins that neither rise nor fall
+        bins, side = as_array(bins), "left" if right else "right"
+        if bins.size and bins[0] > bins[-1]:
+            return len(bins) - _searchsorted(bins[::-1], x, side=side)
+        return _searchsorted(bins, x, side=side)
+    return np.digitize(x.raw, bins)  # its words for complex numbers
 
 
 @implements(np.isin)
 def isin(element, test_elements, assume_unique=False, invert=False, *, kind=None):
-    return _isin(element, test_elements, invert=bool(invert))
+    return _isin(test_elements, element, invert=bool(invert))
 
 
 if hasattr(np, "in1d"):  # until NumPy 2.4
@@ -183,7 +192,11 @@ if hasattr(np, "in1d"):  # until NumPy 2.4
 
 
 _digitize = primitive(lambda x, bins, right: np.digitize(x, bins, right), name="digitize")
-_isin = primitive(lambda element, test_elements, invert: np.isin(element, test_elements, invert=invert), name="isin")
+_isin = primitive(
+    lambda among, element, invert: np.isin(element, among, invert=invert),
+    _Searched(),
+    name="isin",
+)
 
 _nonzero = primitive(lambda a: np.nonzero(a), name="nonzero")
 _argwhere = primitive(lambda a: np.argwhere(a), name="argwhere")

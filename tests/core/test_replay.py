@@ -433,3 +433,25 @@ def test_what_only_lends_its_shape_is_not_computed_again():
         found, given = resample([root, x], {}, rng=np.random.default_rng(1), size=4, create_graph=False)
         assert len(calls) == times and found.shape == (4, 3)
         np.testing.assert_array_equal(found, replay(root, {x: given}, batched=[x], create_graph=True))
+
+
+@pytest.mark.parametrize("bins", [[-0.2, 0.3, 1.0], [1.0, 0.3, -0.2], [0.3], [], [0.3, 0.3]])
+@pytest.mark.parametrize("right", [False, True])
+def test_what_is_looked_up_in_bins_is_replayed_at_once(bins, right, monkeypatch):
+    """np.digitize and np.isin: each element by itself, whatever the rows: one call for all of them."""
+    x = np.array([[0.3, -1.0, 0.5], [-0.2, 2.0, 1.0]])
+    p = scg.parameter(x)
+    place, inside = np.digitize(p, bins, right), np.isin(p, bins)
+    np.testing.assert_array_equal(place.value, np.digitize(x, bins, right))
+    np.testing.assert_array_equal(inside.value, np.isin(x, bins))
+    rows = np.random.default_rng(0).normal(size=(50, 2, 3))
+    rows[3] = 0.3
+    wanted = np.digitize(rows, bins, right), np.isin(rows, bins)
+    calls = []
+    for name in ("searchsorted", "isin"):
+        one = getattr(np, name)
+        monkeypatch.setattr(np, name, lambda *args, one=one, **how: calls.append(1) or one(*args, **how))
+    found = replay([place, inside], {p: rows}, [p])
+    assert len(calls) == 2
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
