@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scg.core.aliases import Operand, Tree
-from scg.core.generators import GLOBAL, held_generators, state_of
+from scg.core.generators import GLOBAL, PYTHON, held_generators, state_of
 from scg.core.options import number
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -89,16 +89,15 @@ class Sampled:
         again = samples.take(_LOOK, np.random.default_rng(seed))
         for generator, state in zip(elsewhere, states, strict=True):
             if state_of(generator) != state:
-                which = (
-                    "NumPy's global generator" if generator is GLOBAL else f"a {type(generator).__name__} of its own"
-                )
+                known = {id(GLOBAL): "NumPy's global generator", id(PYTHON): "Python's global generator"}
+                which = known.get(id(generator), f"a {type(generator).__name__} of its own")
                 raise ScgValueError(f"{samples!r} takes numbers from {which}: {_WAY_OUT} ({here()})")
         if not _alike(first, again):
             raise ScgValueError(
                 f"{samples!r} gave other numbers for the same seed, so that it draws elsewhere or keeps a state from"
                 f" call to call (a baseline that learns: freeze it): {_WAY_OUT} ({here()})"
             )
-        varies = any(np.any(leaf != leaf[:1]) for _, leaf in leaves(first))
+        varies = any(np.any((x != x[:1]) & ~np.isnan(x)) for _, x in leaves(first))
         if varies and all(_same(first, samples.take(_LOOK, np.random.default_rng(s))) for s in others):
             raise ScgValueError(
                 f"{samples!r} gave the same numbers for {1 + _AGAIN} seeds, so that it seeds a generator itself:"

@@ -35,7 +35,8 @@ def torch(loss: Function, params: Foreign, *, evaluations: float | None = None) 
     elsewhere than its argument. Under ``vmap`` arguments of ``torch.distributions`` are not checked; one draw that was
     made first was.
 
-    Raises ScgTypeError or ScgValueError for parameters or a loss of another kind, and whatever ``loss`` raises.
+    Raises ScgTypeError or ScgValueError for parameters or a loss of another kind, or one that keeps a tensor from call
+    to call, and whatever ``loss`` raises.
     """
     draw = Torch(loss, params)
     return Samples(draw, evaluations, method=draw.method)
@@ -58,9 +59,10 @@ class Torch:
         probe = np.random.default_rng(0)
         self(1, probe)  # what the loss itself raises comes as it is
         self.method = "torch.vmap"
-        self.together = True
+        self.together, self.ran = True, False
         try:
             self(2, probe)
+            self.ran = True
         except Exception as error:
             self.together = False
             self.method = f"a loop, since torch.vmap refused ({_reason(error)})"
@@ -133,7 +135,15 @@ class Torch:
             m = min(size, n - start)
             wide = [p.detach().expand(m, *p.shape).requires_grad_() for p in own]
             each = lib.vmap(self._marked(lib, structure, generator), randomness="different")
-            losses = self._scalar(lib, each(lib.zeros(m, device=generator.device), *wide), (m,))
+            try:
+                losses = self._scalar(lib, each(lib.zeros(m, device=generator.device), *wide), (m,))
+            except (RuntimeError, ScgValueError) as error:
+                if not self.ran:
+                    raise
+                raise ScgValueError(
+                    f"{self!r} ran by torch.vmap before, and then no more ({_reason(error)}): so does a loss that keeps"
+                    f" a tensor from call to call, as a baseline that learns; freeze it ({here()})"
+                ) from error
             others = [p for p in own if p.requires_grad]
             gradients = lib.autograd.grad(losses.sum(), [*wide, *others], allow_unused=True)
             if any(g is not None for g in gradients[len(wide) :]):

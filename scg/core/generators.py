@@ -14,7 +14,7 @@ from scg.core.ambient import WATCH
 from scg.errors import PACKAGE, here, location
 
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
-_PYTHON = random.random.__self__  # type: ignore[attr-defined]
+PYTHON = random.random.__self__  # type: ignore[attr-defined]
 AnyGenerator = (
     np.random.Generator | np.random.RandomState | random.Random | np.random.BitGenerator | np.random.SeedSequence
 )
@@ -61,7 +61,7 @@ def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]
             names = set() if x.__code__.co_filename.startswith(PACKAGE) else _names(x.__code__)
             named |= names
             if names & _GLOBALS:
-                found |= {id(GLOBAL): GLOBAL, id(_PYTHON): _PYTHON}
+                found |= {id(GLOBAL): GLOBAL, id(PYTHON): PYTHON}
             stack += [x.__globals__[name] for name in names if name in x.__globals__]
             stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
             stack += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]

@@ -2,6 +2,7 @@
 beside drawing: seeds, loops, the state of a library that is put back."""
 
 import pickle
+import random
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -225,10 +226,33 @@ def test_losses_and_parameters_of_another_kind_are_refused(torch, loss, params, 
         scg.bridge.torch(loss, given)
 
 
-def test_numbers_of_numpy_in_a_loss_are_refused(torch):
-    samples = scg.bridge.torch(lambda p, g: p.sum() * np.random.random(), torch.zeros(2))
-    with pytest.raises(ScgError, match="NumPy's global generator"):
+@pytest.mark.parametrize("number, whose", [(np.random.random, "NumPy's"), (random.random, "Python's")])
+def test_numbers_of_a_global_generator_in_a_loss_are_refused(torch, number, whose):
+    samples = scg.bridge.torch(lambda p, g: p.sum() * number(), torch.zeros(2))
+    with pytest.raises(ScgError, match=f"{whose} global generator"):
         judge(samples, reference=np.zeros(2), rng=rng())
+
+
+def test_a_baseline_that_learns_from_call_to_call_is_refused(torch):
+    baseline = [0.0]
+
+    def loss(p, g):
+        b = torch.bernoulli(torch.sigmoid(p).detach())
+        cost, score = torch.sum(b), -torch.nn.functional.binary_cross_entropy_with_logits(p, b)
+        learned, baseline[0] = baseline[0], 0.9 * baseline[0] + 0.1 * cost
+        return (cost - learned) * score
+
+    with pytest.raises(ScgError, match="a baseline that learns"):
+        judge(scg.bridge.torch(loss, torch.zeros(2)), reference=np.zeros(2), rng=rng())
+
+
+def test_a_loss_that_is_always_a_nan_is_not_called_seeded(torch):
+    verdict = judge(
+        scg.bridge.torch(lambda p, g: p.sum() * torch.rand(()) * np.nan, torch.zeros(2)),
+        reference=np.zeros(2),
+        rng=rng(),
+    )
+    assert verdict.status == "inconclusive" and "not finite" in str(verdict)
 
 
 # JAX
