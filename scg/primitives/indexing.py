@@ -123,6 +123,8 @@ def getitem(x, index):
     """
     if type(index) is int or type(index) is slice:
         return getitem_p(x, index=(index,))
+    if type(index) is Node and index.dtype == bool and index.ndim == 0:  # x[None] or nothing
+        return getitem(np.expand_dims(x, 0), np.reshape(index, 1))
     operands: list[Node] = []
     template: list[object] = []
     for i in index if type(index) is tuple else (index,):

@@ -164,3 +164,16 @@ def test_without_the_sum_over_repeats_the_drawn_indices_fail(monkeypatch):
         g = np.ones(np.zeros(SHAPE)[index].shape)
         wrong += not np.array_equal(scg.grad(lambda x: np.sum(x[index]))(np.zeros(SHAPE)), added(index, g))
     assert wrong > 20
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0)])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_single_truth_as_an_index_takes_all_or_nothing(shape, taken):
+    """x[True] is x[None], and x[False] is empty, also where the truth is a node."""
+    x = np.full(shape, 2.0)
+    node = parameter(x)
+    truth = np.sum(node) >= 0 if taken else np.sum(node) < 0
+    found = node[truth]
+    np.testing.assert_array_equal(found.value, x[np.bool_(taken)])
+    assert found.shape == x[np.bool_(taken)].shape
+    np.testing.assert_array_equal(scg.gradients(np.sum(found**2), node), 2 * x * taken)
