@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,6 +82,17 @@ class Site:
 class _Drawn(AxisMap):
     """A sample depends on its parameters batch element by batch element, and mixes the axes of an event."""
 
+    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
+        """The value that is held, for every replicate of the parameters: value (3, 2), loc (R, 2) -> value (R, 3, 2),
+        loc (R, 1, 2)."""
+        value = statics.get("value")
+        if value is None:
+            return None
+        size = operands[batched.index(True)].shape[0]
+        value = np.broadcast_to(value, (size, *np.shape(value)))
+        led, site = _led(statics["site"], operands, batched, size, value.ndim - 1)
+        return led, {**statics, "site": site, "value": value}
+
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         distribution = statics["site"].distribution
         split = len(out) - len(distribution.event_shape)
@@ -90,6 +102,16 @@ class _Drawn(AxisMap):
             batch = max(len(shape) - distribution.parameter_event_ndim(name), 0)
             ins.append(broadcast_axes(shape[:batch], out[:split]) + labelled(i, shape[batch:]))
         return result, tuple(ins)
+
+
+def _led(site: Site, parameters: Operands, batched: Sequence[bool], size: int, ndim: int) -> tuple[Operands, Site]:
+    """Parameters of which some have a replicate axis, in front of the batch of a sample of ``ndim`` axes, and the site
+    with them."""
+    events = map(site.distribution.parameter_event_ndim, site.distribution.parameters)
+    rank = ndim - site.event_ndim
+    led = tuple([padded(p, rank + event) if b else p for p, b, event in zip(parameters, batched, events, strict=True)])
+    drawn = (size, *(site.shape if site.drawn is None else site.drawn))
+    return led, replace(site.linked(led), replicate_axes=site.replicate_axes + 1, drawn=drawn)
 
 
 class _Moved(AxisMap):
@@ -104,14 +126,7 @@ class _Moved(AxisMap):
         site, (z, *parameters) = statics["site"], operands
         size = operands[batched.index(True)].shape[0]
         z = z if batched[0] else np.broadcast_to(z, (size, *np.shape(z)))
-        events = map(site.distribution.parameter_event_ndim, site.distribution.parameters)
-        rank = z.ndim - 1 - site.event_ndim
-        led = [padded(p, rank + event) if b else p for p, b, event in zip(parameters, batched[1:], events, strict=True)]
-        site = replace(
-            site.linked((z, *led)),
-            replicate_axes=site.replicate_axes + 1,
-            drawn=(size, *(site.shape if site.drawn is None else site.drawn)),
-        )
+        led, site = _led(site, parameters, batched[1:], size, z.ndim - 1)
         return (z, *led), {**statics, "site": site}
 
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
