@@ -55,8 +55,8 @@ class Source:
 
     ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a sample, where
     these are more; ``rounding`` and ``allowance()``, by which a mean may be off without bias; ``bounds`` of the
-    samples; ``origin``, near their means; ``varied``, whether what a stream is a difference of has varied;
-    ``constant()``, whether a stream is known not to vary; ``projection``, of which the last streams are made.
+    samples; ``origin``, near their means; ``constant()``, whether a stream is known not to vary; ``projection``, of
+    which the last streams are made.
     """
 
     draw: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
@@ -66,7 +66,6 @@ class Source:
     allowance: Callable[[], Numbers] = lambda: 0.0
     bounds: tuple[np.ndarray, np.ndarray] | None = None
     origin: Numbers = 0.0
-    varied: bool | np.ndarray = False
     constant: Callable[[], bool | np.ndarray] = lambda: False
     projection: np.ndarray | None = None
 
@@ -86,13 +85,13 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], object] 
       variance and not on their mean. From ``horizon`` on it is so whatever the variance, where delta = detect * floor *
       deviation.
     - "inconclusive" where neither holds after ``most`` samples, or a sample is not finite. Without ``bounds`` nothing
-      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16
-      samples, from one that never varied (unless ``varied``). Nor is a stream that never varied "biased", however many
-      the samples: a sample that is too rare to have been met may make its mean right. It is where ``constant()``,
-      called at most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a
-      stream. An eighth of ``most`` samples suffices to call such a stream inconclusive: nothing is concluded from fewer
-      than (2 z / (3 .385))^2 values that are met rarely (``widened``), 150 at the default level, and where ``most``
-      samples had so many, an eighth had none with probability e^-18.
+      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16 samples, from one
+      that never varied, but as a difference of what did. Nor is a stream that never varied "biased", however many the
+      samples: a sample that is too rare to have been met may make its mean right. It is where ``constant()``, called at
+      most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream. An
+      eighth of ``most`` samples suffices to call such a stream inconclusive: nothing is concluded from fewer than (2 z
+      / (3 .385))^2 values that are met rarely (``widened``), 150 at the default level, and where ``most`` samples had
+      so many, an eighth had none with probability e^-18.
 
     ``report(draws, most)`` is called on the way.
     """
@@ -128,6 +127,7 @@ class _Look:
         self.tail = Tail(self.origin)
         self.parts: tuple[Tail, ...] = ()  # of the gradient, and of what is taken from it
         self.known: np.ndarray | None = None  # what ``constant`` says
+        self.moved = np.zeros(self.scale.shape, bool)  # whether what a stream is a difference of has varied
 
     def sizes(self) -> list[int]:
         """Of the samples before the next look: half of those so far, in pieces; one look is where they are enough."""
@@ -142,6 +142,7 @@ class _Look:
             return
         self.tail.update(block)
         if estimate is not None:
+            self.moved |= np.ptp(estimate, axis=0) > self.source.rounding
             taken = (estimate, estimate - block)
             self.parts = self.parts or tuple([Tail(x.mean(axis=0)) for x in taken])
             for tail, x in zip(self.parts, taken, strict=True):
@@ -186,7 +187,7 @@ class _Look:
         light, slack = self.tails(wanted)
         margin = sequence.margin + source.allowance() + source.rounding + slack
         if source.bounds is None:
-            light = light & ((deviation > source.rounding) | source.varied | (sequence.t >= min(_ALIKE, self.horizon)))
+            light = light & ((deviation > source.rounding) | self.moved | (sequence.t >= min(_ALIKE, self.horizon)))
         unseen = self.unseen((deviation <= source.rounding) & (np.abs(centre) > margin))
         index = (
             (self.parts[0] if self.parts else self.tail).index()[0]

@@ -44,7 +44,7 @@ class Streams:
             self.against.method,
             self.against.by_coordinate,
         )
-        self.projection, self.varied = np.zeros((0, len(self.names))), np.array(False)
+        self.projection = np.zeros((0, len(self.names)))
         e, g = self.draw(PILOT)
         finite = np.isfinite(g).all(axis=0) & np.isfinite(e).all(axis=0)
         g, e = np.where(finite, g, 0), np.where(finite, e, 0)
@@ -61,10 +61,7 @@ class Streams:
         # differences with common draws vary less than the gradient: what is small is told by the gradient
         if self.known is None:
             deviation = np.concatenate([self.deviation, (g @ self.projection.T).std(axis=0)])
-            self.scale, self.varied = (
-                np.maximum(self.scale, FLOOR * deviation),
-                deviation > 1e-6 * (np.abs(deviation).max() + 1e-300),
-            )
+            self.scale = np.maximum(self.scale, FLOOR * deviation)
         self.rounding = np.concatenate([rounding, np.abs(self.projection) @ rounding])
         self.origin = np.concatenate([e.mean(axis=0), self.projection @ e.mean(axis=0)])
         self.bounds = None if bounds is None else self._bounds(bounds)
@@ -90,7 +87,6 @@ class Streams:
             allowance=self.allowance,
             bounds=self.bounds,
             origin=self.origin,
-            varied=self.varied,
             constant=constant,
             projection=self.projection,
         )

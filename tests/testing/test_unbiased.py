@@ -336,6 +336,16 @@ def test_what_never_varies_is_not_believed_at_once():
     assert sum(drawn) >= 2**16
 
 
+def test_what_never_differs_is_believed_at_once_where_it_is_a_difference_of_what_varies():
+    """A pathwise gradient and its differences with common random numbers; not where no sample has moved either."""
+    drawn = lambda varied: decide(
+        Source(lambda n: (np.zeros((n, 1)), varied * np.random.default_rng(n).standard_normal((n, 1))), [1.0]),
+        Demand(alpha=1e-9, detect=0.5, power=0.99, most=2**17),
+    )
+    assert drawn(1.0).status == drawn(0.0).status == "unbiased"
+    assert drawn(1.0).draws == 512 and drawn(0.0).draws > horizon(1e-9, 0.5, 0.99)
+
+
 def test_a_draw_that_is_not_finite_is_inconclusive():
     found = decided(lambda n: np.full((n, 2), [0.0, np.nan]), [1.0, 1.0], **BUDGET)
     assert found.status == "inconclusive" and "not finite" in found.reason
