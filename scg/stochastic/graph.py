@@ -19,7 +19,7 @@ from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
-from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.errors import GuardError, PlanError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.bindings import bound_to, overridden
 from scg.stochastic.estimator import Accounted, Estimator
@@ -126,6 +126,7 @@ class Graph(Pictured):
         for a key that names no node, EstimatorError for an estimator that is not valid for its node.
         """
         wanted = refuse_no_estimators(estimators, named)
+        self._refuse_ifs_in_a_plan()
         for name in wanted:
             if not any([fnmatchcase(known, name) for known in self.stochastic]):
                 stochastic_node(self.stochastic, name, self.cost)
@@ -227,6 +228,8 @@ class Graph(Pictured):
         ``if`` on a sample comes out otherwise the function is traced again.
         """
         if replicates is None:
+            if rng is not None:
+                self._refuse_ifs_in_a_plan()
             if rng is None:
                 program = None if self.again is None else self.again.program(self.parameters, self.bindings)
                 return self.pulled(self.cost, self.parameters, program)
@@ -244,8 +247,17 @@ class Graph(Pictured):
         if self._constants is not None:
             return self._each(rng, replicates)
         if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
-            found = self.recorded
-            new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
+            self._refuse_ifs_in_a_plan()
+            try:
+                found = self.recorded
+                new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
+            except PlanError:
+                kinds = sorted({type(n.statics["site"].estimator).__name__ for n in self.stochastic.values()})
+                unplanned(
+                    f"{' or '.join(kinds)} draws numbers of its own for replicates, which are no nodes: compile"
+                    " graph.gradients(rng=rng) and call it for each replicate, or take replicates without scg.compile"
+                )
+                raise
             return rebuild(
                 self.parameters,
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
@@ -305,6 +317,19 @@ class Graph(Pictured):
         order = ancestors([self.cost, *[g for g in formulas if type(g) is Node]], guards=True)
         seen: set[int] = set()
         return not all([guard.reads for node in order if node.guard is not None for guard in node.guard.unseen(seen)])
+
+    def _refuse_ifs_in_a_plan(self) -> None:
+        """Raise PlanError where a plan is made, and an ``if`` on a sample led to the cost."""
+        if RECORDER.get() is None:
+            return
+        seen: set[int] = set()
+        for guard in [g for n in self.nodes if n.guard is not None for g in n.guard.unseen(seen)]:
+            if not guard.reads and any([is_stochastic(n) for n in ancestors([guard.node])]):
+                unplanned(
+                    f"a graph that is run again may go another way through the `if` at {guard.line}, and a plan has the"
+                    " one that was recorded: give each sample its estimator in scg.sample and compile"
+                    " scg.value_and_grad(function), or write the choice with np.where"
+                )
 
     def require_repeatable(self) -> None:
         """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
