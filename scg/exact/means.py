@@ -1,5 +1,6 @@
 """Exact means of costs, and their first and second derivatives."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,15 +13,14 @@ from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.distributions.image import Rounded
 from scg.elimination.finite import BudgetError, Width
-from scg.errors import EstimatorError, ScgValueError, here
+from scg.errors import EstimatorError, NotDifferentiable, ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
-from scg.exact.leaf import ConvergenceError
 from scg.exact.models import deadline_after, graph_of, names_of, refuse_flux, values_in
 from scg.exact.paths import on_its_way, ways
 from scg.exact.results import BUDGET, RTOL, Exact, Part
-from scg.exact.values import is_rounded
+from scg.exact.values import rounded_share
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
 
@@ -175,10 +175,20 @@ def over_ways(graph: Graph, one: Callable[[Graph, bool], Part], budget: int, rto
 
 
 def _also_by_images(one: Callable[[Graph, bool], Part], way: Graph) -> Part:
+    """The same along paths where values are rounded to an end of a support: beside it the score of a sample is not that
+    of the value that it was rounded from. Where no such path is known, the error says so."""
+    share = max([rounded_share(n) for n in way.stochastic.values()], default=0.0)
     try:
-        return one(way, False)
-    except (Rounded, ConvergenceError) as error:
-        if isinstance(error, ConvergenceError) and not any(map(is_rounded, way.stochastic.values())):
+        return one(way, share > 0)
+    except BudgetError:
+        raise
+    except (EstimatorError, ScgValueError, NotDifferentiable) as error:
+        if share:
+            part = one(way, False)
+            size = max([float(np.max(np.abs(x), initial=0.0)) for x in part.found], default=0.0)
+            scores = 10 * math.log(np.finfo(way.cost.dtype).eps) ** 2  # by order of magnitude, and their squares
+            return part._replace(error=max(part.error, share * scores * size))
+        if not isinstance(error, Rounded):
             raise
         try:
             return one(way, True)

@@ -88,15 +88,17 @@ def _moves(node: Node, derivatives: int, images: bool) -> str:
     return "a kink of the density" if derivatives > 1 and _bends(node, distribution) else ""
 
 
-def is_rounded(node: Node) -> bool:
-    """Whether a part of the probability of a sample lies where its values are rounded to an end of the support."""
+def rounded_share(node: Node) -> float:
+    """Which part of a sample's probability lies where its values are rounded to an end of the support: 2e-6 of
+    Beta(1/2, 0.35), whose density (1 - z)^(b - 1) has so much within one rounding of 1. 0 where it is little."""
     distribution = node.statics["site"].distribution
     if not _has_ends(distribution) or isinstance(distribution, Discrete) or not distribution.inverts_cdf():
-        return False
+        return 0.0
     plain = distribution.detached()
     low, high = (np.asarray(end, node.dtype) for end in (plain.support.low, plain.support.high))
     beyond = plain.cdf(np.nextafter(low, high)) + 1 - plain.cdf(np.nextafter(high, low))
-    return bool(np.any(value_of(beyond) > _LITTLE))
+    share = float(np.max(value_of(beyond), initial=0.0))
+    return share if share > (_LITTLE if node.dtype.itemsize > 4 else 1e-6) else 0.0
 
 
 def _has_ends(distribution: Distribution) -> bool:

@@ -1,5 +1,6 @@
 """Exact derivatives of samples that a map of bounded range makes, where values far out are rounded to an end of it."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -107,3 +108,29 @@ def test_moments_of_a_squashed_normal_by_its_score():
 def test_a_sample_whose_distribution_no_parameter_moves_needs_no_density():
     cost = lambda t, rng: t * (scg.sample(dist.RelaxedBernoulli(0.5, logits=0.0), scg.ScoreFunction(), rng=rng) > 0.5)
     assert scg.exact.gradient(cost, np.array(0.3)) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("a, b", [(0.51, 0.37), (2.0, 0.5), (0.6, 0.7), (0.3, 0.1)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_slopes_of_a_beta_that_crowds_at_its_end_are_right(a, b, dtype):
+    """d E tanh(z) / d (a, b): (1 - z)^(b - 1) has the part eps^b of its mass within one rounding of 1, and its score
+    log(1 - z) is not that of the number that z was rounded to. By quadrature with z = w^(1/a), 1 - z = w^(1/b)."""
+
+    def mean(a, b):
+        half = mpmath.mpf(1) / 2
+        left = mpmath.quad(lambda w: mpmath.tanh(w ** (1 / a)) * (1 - w ** (1 / a)) ** (b - 1), [0, half**a]) / a
+        right = mpmath.quad(lambda w: mpmath.tanh(1 - w ** (1 / b)) * (1 - w ** (1 / b)) ** (a - 1), [0, half**b]) / b
+        return (left + right) / mpmath.beta(a, b)
+
+    with mpmath.workdps(40):
+        h, x, y = mpmath.mpf(10) ** -12, mpmath.mpf(a), mpmath.mpf(b)
+        truth = [(mean(x + h, y) - mean(x - h, y)) / (2 * h), (mean(x, y + h) - mean(x, y - h)) / (2 * h)]
+        truth = [float(t) for t in truth]
+    for estimator in (scg.ScoreFunction(), scg.Reparameterized()):
+        found = scg.exact.gradient(
+            lambda p, rng, e=estimator: np.tanh(scg.sample(dist.Beta(p[0], p[1]), e, rng=rng)),
+            np.array([a, b], dtype),
+            full=True,
+        )
+        np.testing.assert_allclose(found.value, truth, rtol=1e-9 if dtype is np.float64 else 1e-4)
+        assert np.all(np.abs(found.value - truth) <= 10 * found.error + 1e-9 + 1e-4 * (dtype is np.float32))
