@@ -13,6 +13,7 @@ from scg.distributions.base import Discrete
 from scg.elimination.sums import Sums
 from scg.errors import ScgError, ScgValueError, here
 from scg.exact.choice import eliminated
+from scg.exact.leaf import ConvergenceError
 from scg.exact.means import expectation, slope_of, wider
 from scg.exact.means import gradient as slope_over
 from scg.exact.models import deadline_after, graph_of, names_of, values_in
@@ -49,7 +50,8 @@ def log_evidence(
 
     Discrete draws are eliminated with products that are scaled, so that the evidence may be as small as it likes; that
     is the forward algorithm of the loop above. With others it is log E[exp(log p(x | z))], by enumeration and
-    quadrature. With ``gradient`` the pair (log p(x), its gradient in the structure of the parameters).
+    quadrature. Near sharp data samples may be drawn from others, z ~ q, p.log_prob(z) - q.log_prob(z) added to what
+    is returned. With ``gradient`` the pair (log p(x), its gradient in the structure of the parameters).
     """
     graph, deadline = graph_of(model, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
@@ -61,7 +63,13 @@ def log_evidence(
 
     cost, found = values_in(graph.cost, 1), None
     if not guards_on_draws(graph):
-        found = eliminated(cost, names_of(graph), budget, deadline, compute, True, rtol)
+        try:
+            found = eliminated(cost, names_of(graph), budget, deadline, compute, True, rtol)
+        except ConvergenceError as refused:
+            raise ConvergenceError(
+                f"log_evidence: {refused}; where data are sharp, draw each sample near its own, z ~ q, and add"
+                " p.log_prob(z) - q.log_prob(z) to what the model returns"
+            ) from None
     if found is not None:
         (value, *slopes), error, evaluations, *widths = found
     else:

@@ -162,3 +162,29 @@ def test_data_that_cannot_be_are_refused():
 
     with np.errstate(all="ignore"), pytest.raises(ScgValueError, match="probability zero"):
         scg.exact.log_evidence(scg.trace(model, np.array(0.1), rng=np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("width", [0.1, 1e-2, 1e-4])
+def test_samples_near_sharp_data_are_the_way_out_that_the_refusal_names(width):
+    """z_i ~ Normal(z_(i-1) / 2, 1), x_i ~ Normal(z_i, width): by Kalman's filter."""
+    data = np.random.default_rng(0).normal(size=9)
+
+    def model(t, rng, near):
+        total, before = 0.0, t
+        for x in data:
+            p = dist.Normal(0.5 * before, 1.0)
+            q = dist.Normal(x, width) if near else p
+            z = scg.sample(q, scg.ScoreFunction(), rng=rng)
+            total = total + dist.Normal(z, width).log_prob(x) + (p.log_prob(z) - q.log_prob(z) if near else 0.0)
+            before = z
+        return total
+
+    right, m, v = 0.0, 0.1, 0.0
+    for x in data:
+        m, v = 0.5 * m, 0.25 * v + 1
+        right += -0.5 * np.log(2 * np.pi * (v + width**2)) - 0.5 * (x - m) ** 2 / (v + width**2)
+        m, v = m + v / (v + width**2) * (x - m), v * width**2 / (v + width**2)
+    rng = np.random.default_rng(0)
+    with pytest.raises(scg.exact.ConvergenceError, match="near its own, z ~ q"):
+        scg.exact.log_evidence(model, np.array(0.1), rng, False)
+    assert scg.exact.log_evidence(model, np.array(0.1), rng, True) == pytest.approx(right, abs=1e-9)
