@@ -107,9 +107,14 @@ _true = primitive(_true_value, name="nonzero")
 ones is not."""
 
 
+_counts = primitive(lambda mask, count: np.asarray(np.count_nonzero(mask) == count), name="counts", steps=False)
+"""Whether so many elements of a mask are true."""
+
+
 def _true_axes(mask):
     """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
     count = int(np.count_nonzero(mask.raw))
+    bool(_counts(mask, count=count))  # a guard, as of an `if`: all that has this size depends on what decides it
     return [_true(mask, axis=axis, count=count) for axis in range(mask.ndim)]
 
 

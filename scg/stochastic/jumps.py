@@ -80,7 +80,8 @@ def _refuse_moving(
         found, places = _met(node, moving, consumers, {cost.id, *guards}, touching)
         if found is not None:
             looked = guards.get(_guard_of(node, consumers, guards))
-            jumps = _is_jump(node, cost, order, places, touching) if looked is None else _is_met(node, order)
+            branches = looked is not None and looked.node.primitive.jumps  # the size of a mask is no branch
+            jumps = _is_met(node, order) if branches else _is_jump(node, cost, order, places, touching)
             if found if jumps is None else jumps:
                 _refuse(node, order, looked)
         if planned and not _is_settled(node, moving, consumers, {cost.id, *guards}, touching):

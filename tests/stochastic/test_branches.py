@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import scg
 from scg import distributions as dist
+from scg.errors import EstimatorError
 
 pytestmark = pytest.mark.fast
 
@@ -289,3 +291,45 @@ def test_an_estimator_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
     for seed in range(6):
         with pytest.raises(scg.errors.GuardError, match="`if`"):
             scg.exact.moments(cost, np.array(0.3), rng=np.random.default_rng(seed))
+
+
+# elements that a mask of samples takes: how many there are is a choice, as of an `if`
+
+
+def seeded(seed):
+    return np.random.default_rng(seed)
+
+
+def taken(t, rng, estimator):
+    b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng, shape=3, name="b")
+    return np.sum(t * scg.parameter(np.array([1.0, 2.0, 4.0]))[b == 1] + 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_score_has_all_of_a_cost_whose_number_of_elements_the_samples_decide(seed):
+    """sum(t x[b] + 1) = sum(t x[b]) + the number of b: of the ones, constants, there are as many as b are true."""
+    t = np.array(0.3)
+    b = np.asarray(scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=seeded(seed), shape=3).value)
+    value, gradient = scg.value_and_grad(taken)(t, seeded(seed), scg.ScoreFunction())
+    np.testing.assert_allclose(gradient, value * np.sum(b - expit(t)) + np.array([1.0, 2.0, 4.0]) @ b, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "estimator", [scg.ScoreFunction(), scg.Enumerate(), scg.DisARM(), scg.MeasureValued(), scg.StochasticDerivative()]
+)
+def test_replicates_where_samples_decide_how_many_elements_there_are_have_the_right_mean(estimator):
+    """E = (7 t + 3) p, p = sigmoid(t)."""
+    t, p = np.array(0.3), expit(0.3)
+    found = scg.trace(taken, t, seeded(0), estimator).gradients(rng=seeded(1), replicates=400)
+    assert abs(np.mean(found) - 7 * p - (7 * 0.3 + 3) * p * (1 - p)) < 5 * np.std(found) / 20
+
+
+def test_a_pathwise_sample_that_decides_how_many_elements_there_are_is_refused_where_these_change():
+    def cost(t, rng, chosen):
+        z = scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, shape=3)
+        return np.sum(z[chosen(z)] + 1)
+
+    with pytest.raises(EstimatorError, match="the `if` at .*test_branches.py"):
+        scg.value_and_grad(cost)(np.array(0.3), seeded(0), lambda z: z > 0)
+    # two of three, whatever they are
+    assert scg.value_and_grad(cost)(np.array(0.3), seeded(0), lambda z: z >= np.sort(z)[1])[1] == 2
