@@ -126,6 +126,11 @@ class Distribution(Parameterized, ABC):
         else."""
         return ""
 
+    def unresolved(self) -> float:
+        """Which part of the samples is rounded to an end of the support where their scores are not those of what was
+        rounded; 0 where no parameter has a derivative."""
+        return 0.0
+
     def inverts_cdf(self) -> bool:
         return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
 

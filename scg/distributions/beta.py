@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.aliases import Result
-from scg.core.node import Numeric, Value
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import Distribution, FixedSupport, Shape
 from scg.distributions.constraints import (
@@ -25,7 +25,8 @@ class Beta(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
 
     Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and
-    first order only. Samples lie strictly between 0 and 1.
+    first order only. Samples lie strictly between 0 and 1. Where b is so small (0.15; in float32 0.35) that many are
+    rounded to the last number before 1, their scores are not known, and estimators by scores refuse it.
     """
 
     concentration1: Numeric
@@ -46,6 +47,14 @@ class Beta(InverseCDF, Distribution, FixedSupport):
         value = real_array(value)
         outside = (value < 0) | (value > 1)
         return masked(outside, lambda z: xlogy(a - 1, z) + xlog1py(b - 1, -z) - betaln(a, b), value, 0.5)
+
+    def unresolved(self) -> float:
+        """P(1 - Z < eps) = eps^b / (b B(a, b)) to first order, for b a node: the score by b has log(1 - Z)."""
+        if type(self.concentration0) is not Node:
+            return 0.0
+        a, b = (np.asarray(value_of(x), float) for x in (self.concentration1, self.concentration0))
+        small = np.min(b, initial=1.0) < 0.5
+        return float(np.max(np.finfo(self.dtype).eps ** b / b * np.exp(-sp.betaln(a, b)))) if small else 0.0
 
     @property
     def mean(self) -> Numeric:
