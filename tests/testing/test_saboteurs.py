@@ -103,7 +103,8 @@ def test_it_is_a_value_that_prints(saboteur):
 @FIFTH
 def test_it_can_be_given_as_a_function_and_sent_to_another_process(saboteur):
     again = pickle.loads(pickle.dumps(saboteur))
-    verdicts = [judge(s.cost, s.theta, rng=rng(3), reference=truth(s.name)) for s in (saboteur, again)]
+    given = {"reference": truth(saboteur.name), "alpha": 1e-3}
+    verdicts = [judge(s.cost, s.theta, rng=rng(3), **given) for s in (saboteur, again)]
     assert verdicts[0].status == "biased" and str(verdicts[0]) == str(verdicts[1])
 
 
