@@ -77,32 +77,6 @@ def is_continuous(step: Node, made: list[Node], edges: list[Node], touching: boo
         return False
 
 
-def structure(order: list[Node], chosen: list[Node]) -> Hashable:
-    """What is the same in two graphs that differ by numbers alone; None where numbers choose, or where it is not known.
-    ``chosen`` are nodes of ``order`` whose places belong to it."""
-    if any([n.primitive.jumps and n.operands and not n.primitive.differentiable for n in order]):
-        return None
-    number = {n.id: k for k, n in enumerate(order)}
-    lines: list[Hashable] = []
-    for n in order:
-        operands: list[Hashable] = []
-        for o in n.operands:
-            if type(o) is Node:
-                operands.append(number.get(o.id, -1))
-            else:
-                operands.append((np.shape(o), np.result_type(o)) if isinstance(o, np.ndarray) else (type(o), o))
-        statics = n.statics or {}
-        site = statics.get("site")
-        known = tuple(statics.items()) if site is None else (type(site.distribution), type(site.estimator))
-        lines.append((n.primitive, tuple(operands), known, type(n.raw) is tuple or (n.shape, n.dtype)))
-    key = tuple(lines), tuple([number[n.id] for n in chosen])
-    try:
-        hash(key)
-    except TypeError:  # statics that have no hash
-        return None
-    return key
-
-
 @functools.lru_cache(512)
 def _continuous(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], touching: bool) -> bool:
     """``is_continuous`` of a formula: it depends on nothing else."""

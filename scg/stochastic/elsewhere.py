@@ -1,9 +1,9 @@
-"""What a run computes, with other numbers in the place of all that goes in but samples: what is seen there holds for
-all numbers, where it is a matter of what is analytic in them.
+"""What is made of a step, with other numbers in the place of all that goes in but samples: what is continuous there is
+continuous for all numbers.
 
-Between steps and kinks a cost is analytic in the numbers of a run. Whether it is continuous at a step is so for almost
-all of them or for almost none: where it is for numbers that are drawn it is for all. np.where(z > t, z - t + b, 0) is
-continuous for b = 0, and that says nothing.
+Between steps and kinks what is made of a step is analytic in the numbers of a run, and so is what it differs by on both
+sides of the step, which vanishes for almost all of them or for almost none: where it vanishes for numbers that are
+drawn it does for all. That of np.where(z > t, z - t + b, 0) vanishes for b = 0, and that says nothing.
 """
 
 from collections.abc import Hashable
@@ -11,21 +11,22 @@ from collections.abc import Hashable
 import numpy as np
 
 from scg.core.aliases import Result
-from scg.core.ambient import AMBIENT, Guard
-from scg.core.node import Node, Value, record
+from scg.core.node import Node, Value
 from scg.distributions.base import FixedSupport
-from scg.errors import GuardError
 from scg.stochastic.crossings import Crossing
-from scg.stochastic.sites import is_draw, is_noise, is_stochastic
+from scg.stochastic.sites import is_stochastic
+
+DRAWS = 12
+"""Of other numbers: the first near those of the run, the rest of any sign and order."""
 
 
 class Elsewhere(Crossing):
     """``Crossing`` with other numbers. Those that were one stay one: t and its views, and a result that is computed
     twice."""
 
-    def __init__(self, node: Node, made: list[Node], edges: list[Node], touching: bool):
+    def __init__(self, node: Node, made: list[Node], edges: list[Node], touching: bool, draw: int):
         super().__init__(node, made, edges, touching)
-        self.rng = np.random.default_rng(0)
+        self.wide, self.rng = draw > 0, np.random.default_rng(draw)
         self.others: dict[Hashable, Result] = {}
         with np.errstate(all="ignore"):
             for i in sorted(self.before) if self.index is not None else ():
@@ -48,78 +49,33 @@ class Elsewhere(Crossing):
         return self._other(np.asarray(x.raw), origin(x))
 
     def _other(self, x: Result, whose: Hashable) -> Result:
-        """Other numbers, the same for all that has one origin: those between 0 and 1 stay there."""
+        """Other numbers, the same for all that has one origin."""
         if whose not in self.others:
-            integers = x.dtype.kind in "iu"
-            self.others[whose] = (
-                x + self.rng.integers(0, 3, x.shape).astype(x.dtype) if integers else _others(x, self.rng)
-            )
+            self.others[whose] = _others(x, self.rng, self.wide)
         return self.others[whose]
 
     def _support(self, moved: Node) -> tuple[Result, Result]:
-        """No ends where parameters move them."""
-        fixed = moved.statics["site"].distribution.has(FixedSupport)
+        """No ends where parameters move them, or what is made of the sample."""
+        fixed = not self.wide and moved.statics["site"].distribution.has(FixedSupport)
         return super()._support(moved) if fixed else (-np.inf, np.inf)
 
     def _same(self, low: Result, high: Result) -> Result:
-        """Where both are undefined nothing is seen."""
-        return low == high
+        """Where both are undefined nothing is seen: that may be so of numbers of any size."""
+        return super()._same(low, high) if self.wide else low == high
 
 
-def _others(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other numbers, or truths: those between 0 and 1 stay there, and integers are laid out in another way, that they
-    may count or name something."""
+def _others(x: np.ndarray, rng: np.random.Generator, wide: bool) -> np.ndarray:
+    """Other numbers, or truths: near, where those between 0 and 1 stay there and none changes its sign, or ``wide``."""
     if x.dtype.kind == "b":
         return rng.random(x.shape) < 0.5
     if x.dtype.kind not in "fc":
-        return rng.permutation(x.reshape(-1)).reshape(x.shape)
+        return x + rng.integers(0, 3, x.shape).astype(x.dtype)
+    if wide:
+        size = 1 + np.max(np.abs(x[np.isfinite(x)]), initial=0)
+        return np.asarray(size * rng.standard_normal(x.shape), x.dtype)
     slope = rng.uniform(0.6, 0.9, x.shape)
     shift = (1 - slope) * rng.uniform(0.2, 0.8, x.shape)
     return np.asarray(slope * x + (shift if np.any(x > 0) or not np.any(x < 0) else -shift), x.dtype)
-
-
-def elsewhere(order: list[Node]) -> dict[int, Node]:
-    """By id of each of some nodes, by growing ids, one of the same operation with other numbers. Raises
-    GuardError where an ``if`` comes out otherwise, and what operations raise that are not defined there."""
-    rng = np.random.default_rng(0)
-    made: dict[int, Node] = {}
-    arrays: dict[int, np.ndarray] = {}
-    guards: dict[int, Guard] = {}
-
-    def other(x: Result) -> Result:
-        if type(x) is Node:
-            if x.id not in made:  # what is older goes in
-                kept = x.primitive.random or type(x.raw) is tuple
-                made[x.id] = x if kept else record(x.primitive, (), x.statics, _others(np.asarray(x.raw), rng))
-            return made[x.id]
-        if not isinstance(x, np.ndarray) or x.dtype.hasobject:
-            return x
-        if id(x) not in arrays:
-            arrays[id(x)] = _others(x, rng)
-        return arrays[id(x)]
-
-    token = AMBIENT.set(None)  # nobody is told of these nodes
-    try:
-        for n in order:
-            operands = tuple([other(o) for o in n.operands])
-            if is_noise(n) or is_draw(n):
-                value = n.raw
-            elif not n.operands:
-                value = _others(np.asarray(n.raw), rng)
-            else:
-                value = n.primitive.fn(*[o.raw if type(o) is Node else o for o in operands], **n.statics)
-            made[n.id] = record(n.primitive, operands, n.statics, value)
-            for guard in reversed(list(n.guard.unseen(set(guards)))) if n.guard is not None else ():
-                looked = made[guard.node.id]
-                if bool(looked.raw) is not guard.outcome:
-                    raise GuardError("an `if` comes out otherwise for other numbers")
-                before = guard.before and guards[guard.before.stamp]
-                guards[guard.stamp] = Guard(looked, guard.outcome, before, guard.code, guard.instruction, guard.reads)
-            if n.guard is not None:
-                made[n.id].guard = guards[n.guard.stamp]
-    finally:
-        AMBIENT.reset(token)
-    return made
 
 
 def origin(x: Value, depth: int = 4) -> Hashable:

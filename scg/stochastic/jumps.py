@@ -21,9 +21,9 @@ from scg.core.node import Node
 from scg.distributions.base import Discrete
 from scg.errors import EstimatorError, GuardError, ScgError, here
 from scg.primitives.layout import is_alias
-from scg.stochastic.continuity import is_continuous, structure
+from scg.stochastic.continuity import is_continuous
 from scg.stochastic.crossings import Crossing, is_real
-from scg.stochastic.elsewhere import Elsewhere, elsewhere, origin
+from scg.stochastic.elsewhere import DRAWS, Elsewhere, origin
 from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import denominator, kinds_of, sides
 from scg.stochastic.signs import Signs
@@ -32,10 +32,6 @@ from scg.stochastic.unmet import watch_unmet
 from scg.stochastic.ways import Ways, fresh, runs_of
 
 _TRIES = 8  # nodes that may be moved in turn
-_KEPT = 256
-_SMOOTH: dict[object, bool] = {}
-"""By structure of a graph whose cost does not jump where a step is taken: whether it does not for other numbers either,
-and so for all."""
 
 
 def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
@@ -223,13 +219,19 @@ def _is_settled(
     made, edges = _made_of(node, consumers, ends)
     if is_continuous(node, made, edges, touching):
         return True
+    if not node.primitive.jumps:  # a pole may be there for some numbers alone: z / np.sqrt(c * c + z * z) for c = 0
+        return False
+    sources = _sources(node, moving)
+    drawn = [n for n in sources if _is_alone(n)]
     try:
-        crossing, sources = Elsewhere(node, made, edges, touching), _sources(node, moving)
-        drawn = [n for n in sources if _is_alone(n)]
-        seen = [crossing.jumps(n) for n in (drawn or sources)[:_TRIES]]
+        for k in range(DRAWS):
+            crossing = Elsewhere(node, made, edges, touching, k)
+            seen = [crossing.jumps(n) for n in (drawn or sources)[:_TRIES]]
+            if True in seen and (drawn or False not in seen) or k == 0 and False not in seen:
+                return False
     except (ScgError, ArithmeticError, ValueError):
         return False
-    return False in seen and not (drawn and True in seen)
+    return True
 
 
 def _is_alone(n: Node) -> bool:
@@ -297,34 +299,10 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
     ways = Ways(node, cost, order, places, touching)
     try:
         with np.errstate(all="ignore"):
-            known = structure(order, [node, cost, *ways.leaves])
-            if touching and known is not None and _SMOOTH.get(known):
-                return False
             beyond = ways.beyond()
-            if not len(beyond):
-                return None
-            if known is not None and _SMOOTH.get(known):
-                return False
-            jumps = ways.jumps(beyond)
+            return bool(ways.jumps(beyond)) if len(beyond) else None
     except (GuardError, np.linalg.LinAlgError):  # what is on the other side cannot be computed
         return True
-    if jumps is False and known is not None and known not in _SMOOTH:
-        if len(_SMOOTH) >= _KEPT:
-            _SMOOTH.clear()
-        _SMOOTH[known] = _is_smooth_elsewhere(node, cost, order, touching)
-    return bool(jumps)
-
-
-def _is_smooth_elsewhere(node: Node, cost: Node, order: list[Node], touching: bool) -> bool:
-    """Whether samples are seen to take the step for other numbers, too, and the cost not to jump there."""
-    try:
-        with np.errstate(all="ignore"):
-            made = elsewhere(order)
-            ways = Ways(made[node.id], made[cost.id], [made[n.id] for n in order], None, touching)
-            beyond = ways.beyond()
-            return len(beyond) > 0 and ways.jumps(beyond) is False
-    except (ScgError, np.linalg.LinAlgError, ArithmeticError, ValueError, TypeError, IndexError):
-        return False  # there is nothing at such values
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:

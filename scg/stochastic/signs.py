@@ -18,14 +18,19 @@ _MOST = 16  # numbers with which others are compared
 
 class Signs:
     """The signs of nodes: 2 positive, 1 never negative, 0 neither known. ``moving`` are, by id, the nodes that chance
-    or parameters move; the others have the signs of their values.
+    (2), parameters (1) or both (3) move; the others have the signs of their values. What parameters alone move is
+    positive nearby where it is, so that it may be taken for it: t * t + z * z has no zero for t = 0.3.
 
     ``taken`` are tests, and their operands, that held for the values from which signs were taken."""
 
-    def __init__(self, moving: dict[int, int]):
+    def __init__(self, moving: dict[int, int], parameters: bool = True):
         self.moving = moving
         self.known: dict[int, int] = {}
         self.taken: list[tuple[Function, tuple[object, ...]]] = []
+        self.whatever: Signs | None = None  # the signs of whatever values parameters have
+        if parameters:
+            self.whatever = Signs(moving, False)
+            self.whatever.taken = self.taken
 
     def change(self, node: Node) -> bool:
         """Whether a node has a step, a cut, or a pole that its denominator may come to: x > 0 has none for positive
@@ -55,6 +60,13 @@ class Signs:
         stack = [x]
         while stack:  # no recursion: a chain may be long
             n = stack[-1]
+            if self.whatever is not None and self.moving[n.id] == 1:
+                sign = self.whatever.of(n)
+                is_number = type(n.raw) is not tuple and n.dtype.kind in "fiu"
+                self.known[stack.pop().id] = (
+                    sign if sign == 2 or not is_number else self._taken(_is_positive, n) or sign
+                )
+                continue
             known = _is_told(n.primitive) and not is_stochastic(n)
             later = (
                 [o for o in n.operands if type(o) is Node and o.id in self.moving and o.id not in self.known]

@@ -49,6 +49,9 @@ STEPS = {
     "argmax": lambda x, z, t, b: np.ravel(z)[np.argmax(np.ravel(x))] + b * np.sum(x),
     "pole": lambda x, z, t, b: np.sum(b / x + z),
     "rectified": lambda x, z, t, b: np.sum(np.maximum(x, 0.0) * b + np.abs(z)),
+    "between": lambda x, z, t, b: np.sum(np.where(x < 0, 0.0, np.where(x < b, x, b))),
+    "masked": lambda x, z, t, b: np.sum(np.where((x > 0) & (b > 0), z + 1, z)),
+    "root": lambda x, z, t, b: np.sum(z / np.sqrt(b * b + x * x)),
     "held": lambda x, z, t, b: np.sum(np.where(scg.stop_gradient(x) > 0, z + b, z)),
 }
 
@@ -141,9 +144,18 @@ def test_a_step_to_which_samples_come_for_later_parameters_alone_is_refused_ther
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("cost", [UNMET["where"], lambda z, t, b: np.where(z > t, z - t + b, 0.0)])
+@pytest.mark.parametrize(
+    "cost",
+    [
+        UNMET["where"],
+        lambda z, t, b: np.where(z > t, z - t + b, 0.0),
+        lambda z, t, b: np.where((z > 0) & (b > 0), z + 1, z),
+        lambda z, t, b: np.where(z < 0, 0.0, np.where(z < 0.5 - b, z, 0.5 - b)),
+    ],
+)
 def test_a_cost_that_is_continuous_for_the_recorded_numbers_alone_has_no_plan(cost):
-    """0.5 z + b and z agree at z = 0 for b = 0, z - t + b and 0 at z = t."""
+    """0.5 z + b and z agree at z = 0 for b = 0, z - t + b and 0 at z = t; the mask is empty for b = 0, and the piece
+    between 0 and 0.5 - b for b = 1."""
     plain = _over("normal", cost)
     step = scg.compile(plain)
     with pytest.warns(RuntimeWarning, match="runs plainly from now on: whether the cost jumps"):

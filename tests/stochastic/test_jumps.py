@@ -416,15 +416,28 @@ def test_a_parameter_that_jumps_with_a_pathwise_sample_is_refused():
         scg.trace(program, np.array(0.5), rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(0))
 
 
-def test_costs_that_do_not_jump_for_some_numbers_are_not_remembered_for_others():
-    """b / max(z) has no pole for b = 0: seen often, this says nothing of b = 0.5."""
+@pytest.mark.parametrize(
+    ("cost", "harmless", "harmful"),
+    [
+        (lambda z, b: np.sum(b / np.max(z) + z), 0.0, 0.5),  # no pole for b = 0
+        (lambda z, b: np.sum(z / np.sqrt(b * b + z * z)), 0.3, 0.0),  # the sign of z for b = 0
+    ],
+)
+def test_costs_that_do_not_jump_for_some_numbers_are_not_remembered_for_others(cost, harmless, harmful):
+    slope = scg.grad(lambda t, b, rng: cost(scg.sample(dist.Uniform(-4.0, t + 5.0), PATH, rng=rng, shape=3), b), (0, 1))
+    for seed in range(6):
+        slope(np.array(0.5), np.array(harmless), np.random.default_rng(seed))
+    with pytest.raises(EstimatorError, match="the cost jumps"):
+        slope(np.array(0.5), np.array(harmful), np.random.default_rng(0))
 
-    def cost(t, b, rng):
-        z = scg.sample(dist.Uniform(-4.0, t + 5.0), PATH, rng=rng, shape=3)
-        return np.sum(b / np.max(z) + z)
+
+def test_what_parameters_alone_move_has_the_sign_of_its_values(monkeypatch):
+    """b^2 + z^2 has no zero for b = 0.3: none is sought."""
+    monkeypatch.setattr("scg.stochastic.jumps.Ways", lambda *_: pytest.fail("a search"))
+
+    def cost(b, rng):
+        z = scg.sample(dist.Normal(b, 1.0), PATH, rng=rng)
+        return z / np.sqrt(b * b + z * z)
 
     slope = scg.grad(cost)
-    for seed in range(6):
-        slope(np.array(0.5), np.array(0.0), np.random.default_rng(seed))
-    with pytest.raises(EstimatorError, match="the cost jumps"):
-        slope(np.array(0.5), np.array(0.5), np.random.default_rng(0))
+    assert np.isfinite(slope(np.array(0.3), np.random.default_rng(0)))
