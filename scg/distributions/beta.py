@@ -50,11 +50,10 @@ class Beta(InverseCDF, Distribution, FixedSupport):
 
     def unresolved(self) -> float:
         """P(1 - Z < eps) = eps^b / (b B(a, b)) to first order, for b a node: the score by b has log(1 - Z)."""
-        if type(self.concentration0) is not Node:
-            return 0.0
         a, b = (np.asarray(value_of(x), float) for x in (self.concentration1, self.concentration0))
-        small = np.min(b, initial=1.0) < 0.5
-        return float(np.max(np.finfo(self.dtype).eps ** b / b * np.exp(-sp.betaln(a, b)))) if small else 0.0
+        if type(self.concentration0) is not Node or np.min(b, initial=1.0) >= 0.5:
+            return 0.0
+        return float(np.max(np.finfo(self.dtype).eps ** b / b * np.exp(-sp.betaln(a, b))))
 
     @property
     def mean(self) -> Numeric:
@@ -105,6 +104,13 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
         value = real_array(value)
         with np.errstate(divide="ignore"):
             return masked((value < 0) | (value > 1), density, value, 0.5)
+
+    def unresolved(self) -> float:
+        """P(1 - Z < eps) = (a eps)^b to first order, for b a node: the score by b has log(1 - Z^a)."""
+        if type(self.concentration0) is not Node:
+            return 0.0
+        a, b = (np.asarray(value_of(x), float) for x in (self.concentration1, self.concentration0))
+        return float(np.max(np.minimum(a * np.finfo(self.dtype).eps, 1) ** b, initial=0.0))
 
     @property
     def mean(self) -> Numeric:

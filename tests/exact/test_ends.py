@@ -157,3 +157,29 @@ def test_a_score_is_refused_where_many_samples_of_a_beta_are_rounded_to_one(dtyp
         assert abs(found.mean() - truth) < 5 * found.std() / 200 + 2e-3
     fixed = scg.sample(dist.Beta(0.5, dtype(0.05)), scg.ScoreFunction(), rng=np.random.default_rng(0))
     assert fixed.value < 1  # nothing is differentiated
+
+
+@pytest.mark.parametrize("law", ["Kumaraswamy", "Dirichlet"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_score_is_refused_where_many_samples_are_rounded_to_an_end(law, dtype):
+    """(a eps)^b of a Kumaraswamy lies within one rounding of 1; tiny^a of the elements of a Dirichlet below every
+    number. Where few do, the score has the mean of the path."""
+    single = dtype is np.float32
+    many, few = (0.05, 0.4 if single else 0.2) if law == "Kumaraswamy" else (0.02 if single else 0.004, 0.15)
+    made = {
+        "Kumaraswamy": lambda p: dist.Kumaraswamy(0.5, p),
+        "Dirichlet": lambda p: dist.Dirichlet(p + np.zeros(3, dtype)),
+    }
+
+    def gradients(at, estimator, seed):
+        def cost(p, rng):
+            return np.sum(np.tanh(scg.sample(made[law](p), estimator, rng=rng, name="z")) ** 2)
+
+        graph = scg.trace(cost, np.array(at, dtype), rng=np.random.default_rng(0))
+        return graph.gradients(rng=np.random.default_rng(seed), replicates=40_000).astype(float)
+
+    with pytest.raises(EstimatorError, match=r"rounded to it; use Reparameterized\(\)"):
+        gradients(many, scg.ScoreFunction(), 1)
+    score, path = gradients(few, scg.ScoreFunction(), 1), gradients(few, scg.Reparameterized(), 2)
+    assert abs(score.mean() - path.mean()) < 5 * np.hypot(score.std(), path.std()) / 200
+    assert np.all(np.isfinite(gradients(many, scg.Reparameterized(), 2)))
