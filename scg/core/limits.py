@@ -10,7 +10,7 @@ same. The derivatives nearby are the engine's own, of the recorded graph run aga
 
 import contextvars
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -31,6 +31,8 @@ limit that is the same at both is one; where it is not, as for x sqrt(x), whose 
 the first must come near the second. Of (exp(x) - 1) / x, whose derivative cancels to eps / x^2, little is left there,
 and enough where it is WIDE."""
 
+_DISTANCES = (STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY), (20 * WIDE, 40 * WIDE, TINY)
+
 TOLERANCE = 1e-7
 """Of the largest element: so far the directions may differ. Extrapolated, what is smooth is off by STEP^2, and by eps /
 STEP for rounding."""
@@ -47,10 +49,18 @@ def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], 
     else to ``wrt``: in hypot(x[None] @ x[:, None], 0) the two are one x, and moved apart they have a kink.
     """
     found = [g.raw if type(g) is Node else g for g in found]
-    for cut in _cut, _itself:
+    return _filled(found, derivative, roots, wrt, itertools.product((_cut, _itself), (True, False)))
+
+
+def _filled(
+    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node], ways: Iterable[Result]
+) -> list[Result]:
+    """``found`` with limits in place of its NaN, where there are such. Each of ``ways`` is what is moved, and whether
+    distances are relative to one, or else to the largest element."""
+    for cut, unit in ways:
         if not any(map(has_nan, found)):
             break
-        near, continuous = _nearby(found, derivative, roots, wrt, cut)
+        near, continuous = _nearby(found, derivative, roots, wrt, cut, unit)
         if near and continuous:
             found = [
                 np.where(np.isnan(g), n, g).astype(g.dtype, copy=False)
@@ -71,26 +81,27 @@ def confirmed(
     what is tied is made of it in several ways.
     """
     blank = [np.full_like(g, np.nan) for g in found]
-    near, continuous = _nearby(blank, derivative, roots, wrt, _itself)
+    near, continuous = _nearby(blank, derivative, roots, wrt, _itself, True)
     if not near or near[1] is None:
         return found
     limits, sides = _chosen(near), [_by_array(side) for side in near[:2]]
     stays = [_comes_near(g, *some) for g, *some in zip(found, *sides, strict=True)]
     if all(map(np.all, stays)):
         return found
-    wide, also = _nearby(blank, derivative, roots, wrt, _itself, (WIDE, 2 * WIDE, TINY))
+    wide, also = _nearby(blank, derivative, roots, wrt, _itself, True, (WIDE, 2 * WIDE, TINY))
     if wide:
         sides.append(_by_array(wide[0]))
         further = _chosen(wide) if also else limits
         limits = [np.where(np.isnan(n), w, n) for n, w in zip(limits, further, strict=True)]
     grows = [_grows(*some) for some in zip(*sides, strict=True)]
     if any(map(np.any, grows)):
-        again = _by_array(_nearby(blank, derivative, roots, wrt, _itself, (1.01 * STEP,))[0][0])
+        again = _by_array(_nearby(blank, derivative, roots, wrt, _itself, True, (1.01 * STEP,))[0][0])
         grows = [grow & _is_alike(*some) for grow, *some in zip(grows, sides[0], again, strict=True)]
-    return [
+    settled = [
         np.where(stay | grow, g, n if continuous else np.nan).astype(g.dtype, copy=False)
         for g, n, stay, grow in zip(found, limits, stays, grows, strict=True)
     ]
+    return _filled(settled, derivative, roots, wrt, [(_itself, False)])
 
 
 def _by_array(side: list[list[Result]]) -> list[Result]:
@@ -123,17 +134,24 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
 
     For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
     blank = [np.full_like(g, np.nan) for g in found]
-    for steps in ((STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY), (20 * WIDE, 40 * WIDE, TINY)):
-        near, continuous = _nearby(blank, derivative, roots, wrt, _itself, steps)
-        if not near or not continuous:
-            return found
-        limits = _chosen(near)
-        if not any(map(has_nan, limits)):
-            break
+    limits, sides, whole = blank, [], False
+    for unit in (True, False):
+        for steps in _DISTANCES if not whole else ():
+            near, continuous = _nearby(blank, derivative, roots, wrt, _itself, unit, steps)
+            if not near or not continuous:
+                break
+            new = _chosen(near)
+            whole = not any(map(has_nan, new))
+            if unit or whole:
+                limits, sides = new, near[0]
+            if whole:
+                break
+    if not sides:
+        return found
     settled = []
     for k, (g, n) in enumerate(zip(found, limits, strict=True)):
         far = np.abs(n - g) > 100 * TOLERANCE * (1 + np.abs(n))  # false where there is no limit
-        settled.append(np.where(far | _is_off(g, [some[k] for some in near[0]]), n, g).astype(g.dtype, copy=False))
+        settled.append(np.where(far | _is_off(g, [some[k] for some in sides]), n, g).astype(g.dtype, copy=False))
     return settled
 
 
@@ -174,6 +192,7 @@ def _nearby(
     roots: Sequence[Result],
     wrt: Sequence[Node],
     cut: Result,
+    unit: bool,
     steps: tuple[float, ...] = (STEP, CHECK, TINY),
 ) -> tuple[list[Result], bool]:
     """The derivatives at three distances, None where there are none at one; an empty list
@@ -190,7 +209,9 @@ def _nearby(
             variable.set(None)
         with np.errstate(all="ignore"):
             moved = cut(order, wrt)
-            at = lambda step: _near(derivative, nodes, wrt, order, step, found, moved)
+            if not unit and all([np.all(_size(x, True) == _size(x, False)) for x in moved]):
+                return [], False  # nothing new
+            at = lambda step: _near(derivative, nodes, wrt, order, step, unit, found, moved)
             near, continuous = at(steps[0])
             return [] if near is None else [near, *[at(step)[0] for step in steps[1:]]], continuous
 
@@ -222,6 +243,7 @@ def _near(
     wrt: Sequence[Node],
     order: list[Node],
     step: float,
+    unit: bool,
     found: list[Result],
     cut: list[Node],
 ) -> tuple[list[list[Result]] | None, bool]:
@@ -236,7 +258,9 @@ def _near(
         for t in (step, step / 2):
             moved = [parameter(x.raw.astype(np.float64)) for x in wrt]
             table: dict[int, Result] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
-            shifts = {x.id: t * d * _size(x, step) for x, d in zip(cut, direction, strict=True)}
+            shifts = {
+                x.id: t * d * (1.0 if step < 1e-20 else _size(x, unit)) for x, d in zip(cut, direction, strict=True)
+            }
             try:
                 new = rerun(roots, order, table, set(), 0, True, _shifting(table, shifts))
                 pair.append([np.asarray(d, np.float64) for d in derivative(new, moved)])
@@ -308,8 +332,10 @@ def _slopes(node: Node, sources: set[int]) -> Result:
         return None
 
 
-def _size(x: Node, step: float) -> Result:
-    return 1.0 if step < 1e-20 else np.maximum(np.abs(x.raw), np.max(np.abs(x.raw), initial=0) or 1.0)
+def _size(x: Node, unit: bool) -> Result:
+    """What distances are relative to. An element that is zero has no size of its own: beside 0.01, steps of 1e-8 would
+    lose what a step of 1e-6 shows of (exp(x) - 1 - x) / x^2."""
+    return np.maximum(np.abs(x.raw), 1.0 if unit else np.max(np.abs(x.raw), initial=0) or 1.0)
 
 
 def _is_continuous(values: Sequence[Result], step: float) -> bool:

@@ -166,6 +166,22 @@ def test_where_quotients_cancel_nearby_a_first_derivative_is_right_or_nan(remove
     assert np.isnan(found) or np.isclose(found, outer * slope, 1e-5, 1e-5)
 
 
+@drawn(30)
+@given(
+    removed=st.sampled_from(["sin", "expm1", "exp"]),
+    other=st.sampled_from([0.1, 0.01, -3e-3, 1e-4]),
+    order=st.sampled_from([1, 2]),
+)
+def test_an_element_below_one_leaves_the_others_their_derivatives(removed, other, order):
+    """Distances are not relative to what is small beside a zero: of (exp(x) - 1 - x) / x^2 1/6 was lost."""
+    fn, slope = SLOPES[removed]
+    with np.errstate(all="ignore"):
+        f = lambda x: np.sum(fn(x))
+        found = (scg.grad(f) if order == 1 else scg.hessian(f))(np.array([0.0, other])).flat[0]
+    right = slope if order == 1 else {"sin": -1 / 3, "expm1": 1 / 3, "exp": 1 / 12}[removed]
+    assert np.isnan(found) or found == pytest.approx(right, rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.slow
 @drawn(60)
 @given(
