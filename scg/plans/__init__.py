@@ -44,7 +44,7 @@ plan: steps, buffers, bytes, what was fused, and what was not and why.
 
 In the run that is recorded arrays among the arguments are nodes, as parameters are in `scg.grad`: there
 `isinstance(x, np.ndarray)` and `type(x) is np.ndarray` are false, and a choice by them takes its other branch. Ask
-`hasattr(x, "shape")`, which is true of both.
+`hasattr(x, "shape")`, which is true of both. An array that is passed twice is two nodes: `x is y` is false there.
 
 A step of the cost that moves with the parameters and with a pathwise draw is refused as in a plain run. Where no sample
 comes to such a step with the arguments that are recorded, the plan looks at each call whether samples do, at the cost
