@@ -107,14 +107,21 @@ _true = primitive(_true_value, name="nonzero")
 ones is not."""
 
 
-_counts = primitive(lambda mask, count: np.asarray(np.count_nonzero(mask) == count), name="counts", steps=False)
-"""Whether so many elements of a mask are true."""
+_bit = primitive(lambda mask, bit: np.asarray((np.count_nonzero(mask) >> bit) % 2 == 1), name="size", steps=False)
+"""A binary digit of the number of elements of a mask that are true."""
+
+
+def choose_size(mask):
+    """Record how many elements of a Node are true, or not zero, as a choice: each binary digit is a guard, as of an
+    ``if``, so that all that has this size depends on what decides it, and other sizes are other ways."""
+    for bit in range(mask.size.bit_length()):
+        bool(_bit(mask, bit=bit))
 
 
 def _true_axes(mask):
     """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
     count = int(np.count_nonzero(mask.raw))
-    bool(_counts(mask, count=count))  # a guard, as of an `if`: all that has this size depends on what decides it
+    choose_size(mask)
     return [_true(mask, axis=axis, count=count) for axis in range(mask.ndim)]
 
 
@@ -268,7 +275,12 @@ def delete(arr, obj, axis=None):
     if axis is None:
         arr, axis = np.ravel(arr), 0
     axis = normalize_axis_index(axis, arr.ndim)
-    return take(arr, np.delete(np.arange(arr.shape[axis]), obj), axis)
+    places = np.arange(arr.shape[axis])
+    if type(obj) is Node:
+        np.delete(places, obj.raw)  # NumPy's own check of it
+        kept = ~obj if obj.dtype == bool else np.all(places != np.reshape(obj, (-1, 1)) % max(places.size, 1), axis=0)
+        return np.compress(kept, arr, axis)
+    return take(arr, np.delete(places, obj), axis)
 
 
 with warnings.catch_warnings(action="ignore"):  # older NumPy reads a mask as the positions 0 and 1, and warns

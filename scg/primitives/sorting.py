@@ -19,6 +19,7 @@ from scg.core.detaching import refuse
 from scg.core.node import Node
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.primitives.indexing import choose_size
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import no_buffer
 
@@ -206,6 +207,7 @@ _argwhere = primitive(lambda a: np.argwhere(a), name="argwhere")
 def nonzero(a):
     if a.ndim == 0:
         raise ScgValueError(f"nonzero of a scalar has no positions: use np.atleast_1d(x).nonzero() ({here()})")
+    choose_size(a)
     return results(_nonzero(a))
 
 
@@ -216,6 +218,7 @@ def flatnonzero(a):
 
 @implements(np.argwhere)
 def argwhere(a):
+    choose_size(a)
     return _argwhere(a)
 
 

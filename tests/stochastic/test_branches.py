@@ -305,13 +305,37 @@ def taken(t, rng, estimator):
     return np.sum(t * scg.parameter(np.array([1.0, 2.0, 4.0]))[b == 1] + 1)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_score_has_all_of_a_cost_whose_number_of_elements_the_samples_decide(seed):
-    """sum(t x[b] + 1) = sum(t x[b]) + the number of b: of the ones, constants, there are as many as b are true."""
-    t = np.array(0.3)
-    b = np.asarray(scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=seeded(seed), shape=3).value)
-    value, gradient = scg.value_and_grad(taken)(t, seeded(seed), scg.ScoreFunction())
-    np.testing.assert_allclose(gradient, value * np.sum(b - expit(t)) + np.array([1.0, 2.0, 4.0]) @ b, rtol=1e-12)
+SIZES = {  # sum(t x[b] + 1) = sum(t x[b]) + the number of b: of the ones, constants, there are as many as b are true
+    "a mask": lambda t, x, b: np.sum((t * x)[b == 1] + 1),
+    "compress": lambda t, x, b: np.sum(np.compress(b == 1, t * x) + 1),
+    "extract": lambda t, x, b: np.sum(np.extract(b == 1, t * x) + 1),
+    "delete": lambda t, x, b: np.sum(np.delete(t * x, b == 0) + 1),
+    "delete by position": lambda t, x, b: np.sum(np.delete(t * x, np.flatnonzero(b == 0)) + 1),
+    "flatnonzero": lambda t, x, b: np.sum((t * x)[np.flatnonzero(b)] + 1),
+    "nonzero": lambda t, x, b: np.sum((t * x)[np.nonzero(b)] + 1),
+    "where": lambda t, x, b: np.sum((t * x)[np.where(b == 1)] + 1),
+    "len": lambda t, x, b: np.sum(t * x * b) + len(x[b == 1]),
+    "argwhere": lambda t, x, b: np.sum(t * x * b) + len(np.argwhere(b)),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_score_has_all_of_a_cost_whose_number_of_elements_the_samples_decide(name):
+    t, x = np.array(0.3), np.array([1.0, 2.0, 4.0])
+
+    def cost(t, rng):
+        return SIZES[name](t, scg.parameter(x), draw(t, rng))
+
+    def draw(t, rng):
+        return scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, shape=3)
+
+    for seed in range(4):
+        b = np.asarray(draw(t, seeded(seed)).value)
+        value, gradient = scg.value_and_grad(cost)(t, seeded(seed))
+        np.testing.assert_allclose(value, t * (x @ b) + np.sum(b), rtol=1e-12)
+        least = np.sum(b) * np.sum(b - expit(t))  # the number meets the score of every sample
+        rest = t * (x @ b) * np.sum(b - expit(t)), t * (x * b) @ (b - expit(t))  # each term may meet its own alone
+        assert np.any(np.isclose(gradient, x @ b + least + np.array(rest), rtol=1e-12))
 
 
 @pytest.mark.parametrize(
