@@ -1,11 +1,14 @@
 """What a gradient estimator is: what one stochastic node adds to the surrogate loss, and what it claims."""
 
+import functools
 from abc import ABC
 from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
 
 from scg.core.aliases import State
+from scg.core.ambient import settled
+from scg.core.leaves import parameter
 from scg.core.node import Node, Value
 from scg.distributions.base import Distribution, FixedSupport
 from scg.errors import EstimatorError, ScgTypeError, here
@@ -92,7 +95,8 @@ class Estimator(ABC):
         for capability in self.requires:
             if not distribution.has(capability):
                 return f"needs {_asked(capability.__name__)}, got {distribution!r}"
-        if FixedSupport in self.requires and (share := distribution.unresolved()) > _UNRESOLVED:
+        if FixedSupport in self.requires and not _is_resolved(distribution):
+            share = distribution.unresolved()
             return (
                 f"needs samples that {distribution.dtype} tells from an end of their support, where their scores are"
                 f" not known, and {share:.2g} of those of {distribution!r} are rounded to it"
@@ -218,3 +222,16 @@ def _listed(estimators: list[Estimator]) -> str:
     """``A(), B() or C()``; three at most."""
     *first, last = [f"{type(e).__name__}()" for e in estimators[:3]] or [""]
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _is_resolved(distribution: Distribution) -> bool:
+    """Whether few of the samples are rounded to an end of their support, for these parameters: a plan asks anew."""
+    if type(distribution).unresolved is Distribution.unresolved:
+        return True
+    given = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
+    return settled(functools.partial(_resolves, distribution.detached(), tuple(given)), *given.values())
+
+
+def _resolves(distribution: Distribution, names: tuple[str, ...], *values: Value) -> bool:
+    nodes = {name: parameter(value) for name, value in zip(names, values, strict=True)}
+    return distribution.replaced(**nodes).unresolved() <= _UNRESOLVED

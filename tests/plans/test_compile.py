@@ -384,3 +384,17 @@ def test_values_are_scalars_and_gradients_arrays_as_in_a_plain_call(cost):
     plain, x = scg.value_and_grad(cost), np.array(0.5)
     for found in (plain(x), scg.compile(plain)(x)):
         assert [type(y) for y in found] == [np.float64, np.ndarray]
+
+
+def test_an_estimator_that_is_valid_for_the_recorded_parameters_alone_is_refused_for_others():
+    """Of Beta(1.5, b) few samples are rounded to one for b = 1, many for b = 0.01."""
+
+    def cost(b, rng):
+        return np.sum(scg.sample(dist.Beta(1.5, b), scg.ScoreFunction(), rng=rng, shape=3) ** 2)
+
+    plain = scg.value_and_grad(cost)
+    step = scg.compile(plain)
+    both(plain, step, (np.array(1.0),))
+    for fn in (plain, step):
+        with pytest.raises(EstimatorError, match="tells from an end of their support"):
+            fn(np.array(0.01), rng=np.random.default_rng(0))
