@@ -204,6 +204,8 @@ einsum_p = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum
 
 @implements(np.einsum)
 def einsum(*operands, optimize=False, dtype=None, order="K", casting="safe"):
+    """A letter that stands in one term alone is summed first, as by NumPy with optimize=True: beside an infinity this
+    may give inf where products that are all made first have inf * 0."""
     terms, result, arrays = _parsed(operands)
     if dtype is not None:
         arrays = [x.astype(dtype) for x in arrays]
