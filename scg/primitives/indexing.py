@@ -118,6 +118,19 @@ def choose_size(mask):
         bool(_bit(mask, bit=bit))
 
 
+_shifted = primitive(lambda x, bit: np.max(x, initial=-1) + 1 >> bit, name="shifted", steps=False)
+
+
+def choose_length(x):
+    """Record the largest of a Node's integers plus one, the length of what is counted by them, as ``choose_size``
+    does: first how many binary digits it has."""
+    digits = 0
+    while bool(_shifted(x, bit=digits)):
+        digits += 1
+    for bit in range(digits - 1):
+        bool(_shifted(x, bit=bit) % 2 == 1)
+
+
 def _true_axes(mask):
     """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
     count = int(np.count_nonzero(mask.raw))

@@ -19,7 +19,7 @@ from scg.core.detaching import refuse
 from scg.core.node import Node
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.primitives.indexing import choose_size
+from scg.primitives.indexing import choose_length, choose_size
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import no_buffer
 
@@ -222,7 +222,14 @@ def argwhere(a):
     return _argwhere(a)
 
 
-_count = primitive(lambda x, size: np.bincount(x, minlength=size), name="bincount")
+def _count_value(x, size):
+    found = np.bincount(x, minlength=size)
+    if len(found) > size:
+        raise ScgValueError(f"bincount found {len(found) - 1} beside minlength={size}: give minlength={len(found)}")
+    return found
+
+
+_count = primitive(_count_value, name="bincount")
 
 
 def _any_negative(x):
@@ -232,7 +239,7 @@ def _any_negative(x):
 @implements(np.bincount)
 def bincount(x, /, weights=None, minlength=0):
     """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it
-    keeps."""
+    keeps. How long it is without minlength is a choice of a Node x, as of an ``if``; with one it is the length."""
     x = as_array(x)
     values = x.raw if type(x) is Node else x
     if values.ndim != 1 or values.dtype.kind not in "iub" or settled(_any_negative, x):
@@ -240,7 +247,13 @@ def bincount(x, /, weights=None, minlength=0):
             f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})"
         )
     size = int(np.maximum(minlength, values.max() + 1 if values.size else 0))
-    settled(lambda values: np.max(values, initial=-1) + 1 == size or size == minlength > np.max(values, initial=-1), x)
+    if type(x) is Node and not minlength:
+        choose_length(x)
+    elif type(x) is Node and not settled(lambda values: np.max(values, initial=-1) < minlength, x):
+        raise ScgValueError(
+            f"bincount of a Node has minlength elements, or as many as its values decide where there is no minlength:"
+            f" minlength={minlength}, and a value is {size - 1} ({here()})"
+        )
     if weights is None:
         return _count(x, size=size)
     weights = as_array(weights)

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 import scg
 from scg import distributions as dist
-from scg.errors import EstimatorError
+from scg.errors import EstimatorError, ScgValueError
 
 pytestmark = pytest.mark.fast
 
@@ -316,6 +316,10 @@ SIZES = {  # sum(t x[b] + 1) = sum(t x[b]) + the number of b: of the ones, const
     "where": lambda t, x, b: np.sum((t * x)[np.where(b == 1)] + 1),
     "len": lambda t, x, b: np.sum(t * x * b) + len(x[b == 1]),
     "argwhere": lambda t, x, b: np.sum(t * x * b) + len(np.argwhere(b)),
+    "bincount": lambda t, x, b: np.sum(t * x * b) + len(np.bincount(np.sum(b).astype(int)[None])) - 1,
+    "bincount of weights": lambda t, x, b: (
+        np.sum(t * x * b) + len(np.bincount(np.sum(b).astype(int)[None], np.ones(1))) - 1
+    ),
 }
 
 
@@ -357,3 +361,14 @@ def test_a_pathwise_sample_that_decides_how_many_elements_there_are_is_refused_w
         scg.value_and_grad(cost)(np.array(0.3), seeded(0), lambda z: z > 0)
     # two of three, whatever they are
     assert scg.value_and_grad(cost)(np.array(0.3), seeded(0), lambda z: z >= np.sort(z)[1])[1] == 2
+
+
+def test_counts_with_a_length_are_no_choice_and_what_exceeds_it_is_refused():
+    def cost(t, rng, length):
+        n = scg.sample(dist.Categorical(logits=t * np.arange(3.0)), scg.ScoreFunction(), rng=rng, shape=4)
+        return np.sum(np.bincount(n, minlength=length) * np.array([1.0, 2.0, 4.0]))
+
+    graph = scg.trace(cost, np.array(0.3), seeded(0), 3)
+    assert all(node.guard is None for node in graph.nodes)
+    with pytest.raises(ScgValueError, match="minlength=1, and a value is 2"):
+        scg.value_and_grad(cost)(np.array(3.0), seeded(0), 1)
