@@ -6,6 +6,7 @@ attributes, entries of dicts and lists, elements of arrays. ``changed`` tells th
 by now, and ``restore`` puts back what was there.
 """
 
+import array
 import functools
 import io
 import sys
@@ -21,7 +22,20 @@ from scg.core.aliases import Keywords, Operand
 from scg.core.node import Node
 from scg.core.primitive import Primitive
 from scg.plans.names import Names, is_library
-from scg.plans.places import ATTRIBUTE, ITEM, MISSING, Attributes, Cells, Class, Elements, Entries, Items, Place, Sample
+from scg.plans.places import (
+    ATTRIBUTE,
+    ITEM,
+    MISSING,
+    Attributes,
+    Buffer,
+    Cells,
+    Class,
+    Elements,
+    Entries,
+    Items,
+    Place,
+    Sample,
+)
 
 _ATOMS = (
     int,
@@ -39,8 +53,8 @@ _ATOMS = (
     np.generic,
     GenericAlias,
 )
-_CONTAINERS = ("collections", "array", "builtins")
-"""Modules of containers of Python's own whose elements are no attributes: ChainMap, UserDict, array, bytearray."""
+_CONTAINERS = ("collections", "builtins")
+"""Modules of containers of Python's own whose elements are no attributes: ChainMap, UserDict."""
 _EVERY = frozenset(["globals", "eval", "exec"])
 """Functions by which code may look up any name of its module."""
 _WRAPPERS = {
@@ -179,7 +193,9 @@ class Outside:
             self._attributes(label, x)
         elif kind.__module__ in _CONTAINERS and isinstance(x, Mapping):
             self._entries(label, x, tuple(x), True, ITEM)
-        elif kind.__module__ in _CONTAINERS and isinstance(x, (MutableSequence, memoryview)):
+        elif isinstance(x, (array.array, bytearray, memoryview)):
+            self._enter(Buffer(label, x), ())
+        elif kind.__module__ in _CONTAINERS and isinstance(x, MutableSequence):
             self._items(label, x)
         elif hasattr(kind, "__next__"):
             self.iterators.append(label)

@@ -163,7 +163,7 @@ class Cells(Place):
 
 
 class Items(Place):
-    """Elements of a list, a deque or a set, of an array.array or a bytearray, of a vector of objects."""
+    """Elements of a list, a deque or a set, of a user's list, of a vector of objects."""
 
     def __init__(self, label: str, holder: Result):
         super().__init__(label, holder, tuple(holder))
@@ -176,7 +176,7 @@ class Items(Place):
 
     def put(self, values: tuple[object, ...]) -> None:
         if not self.holds():
-            if isinstance(self.holder, (np.ndarray, memoryview)):
+            if isinstance(self.holder, np.ndarray):
                 for k, value in enumerate(values):
                     self.holder[k] = value
                 return
@@ -185,6 +185,29 @@ class Items(Place):
             else:
                 del self.holder[:]
             (self.holder.update if isinstance(self.holder, set) else self.holder.extend)(values)
+
+
+class Buffer(Place):
+    """The bytes of an array.array, a bytearray or a memoryview."""
+
+    def __init__(self, label: str, holder: Result):
+        super().__init__(label, holder, (bytes(holder),))
+
+    def now(self) -> Iterable[object]:
+        return (bytes(self.holder),)
+
+    def put(self, values: tuple[Any, ...]) -> None:
+        if self.holds():
+            return
+        (kept,) = values
+        view = memoryview(self.holder)
+        if view.nbytes == len(kept):
+            if not view.readonly and view.c_contiguous:
+                view.cast("B")[:] = kept
+        else:
+            view.release()
+            del self.holder[:]
+            getattr(self.holder, "frombytes", self.holder.extend)(kept)
 
 
 class Elements(Place):

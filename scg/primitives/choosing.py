@@ -9,7 +9,7 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.node import Node
 from scg.core.primitive import implements, primitive
-from scg.primitives.indexing import getitem
+from scg.primitives.indexing import choose_size, getitem, true_axes
 from scg.primitives.layout import as_array
 
 
@@ -122,7 +122,10 @@ def _on_piece(f, x, condition, args, kw):
         if everywhere is None and bool(np.any(condition)):  # of a node it is an `if`, which a replay looks at again
             return f(x, *args, **kw)
         return everywhere
-    piece = getitem(x, condition) if type(x) is Node or type(condition) is Node else x[condition]
+    chosen = type(condition) is Node
+    piece = (
+        getitem(x, tuple(true_axes(condition)) if chosen else condition) if type(x) is Node or chosen else x[condition]
+    )
     value = as_array(f(piece, *args, **kw))
     if type(piece) is Node and (type(value) is not Node or _is_element_by_element(value, piece)):
         everywhere = _element_by_element(f, x, args, kw)
@@ -135,6 +138,9 @@ def _on_piece(f, x, condition, args, kw):
             condition,
         ):
             return everywhere
+    if chosen:  # what is made of the piece has its size
+        choose_size(condition)
+        value = as_array(f(getitem(x, tuple(true_axes(condition))), *args, **kw))
     if value.shape != piece.shape:
         # what does not fit is refused by np.where, as by NumPy
         return np.reshape(value, (1,) * x.ndim) if value.size == 1 else value

@@ -131,10 +131,10 @@ def choose_length(x):
         bool(_shifted(x, bit=bit) % 2 == 1)
 
 
-def _true_axes(mask):
-    """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
+def true_axes(mask):
+    """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again. How many
+    there are is no choice here."""
     count = int(np.count_nonzero(mask.raw))
-    choose_size(mask)
     return [_true(mask, axis=axis, count=count) for axis in range(mask.ndim)]
 
 
@@ -157,7 +157,8 @@ def getitem(x, index):
         if kind is Node:
             if i.dtype == bool and i.ndim:
                 _check_mask(x, index)
-                nodes = _true_axes(i)
+                choose_size(i)
+                nodes = true_axes(i)
             elif i.dtype.kind in "iu":
                 nodes = [i]
             else:
@@ -221,7 +222,9 @@ def compress(condition, a, axis=None):
     if axis is None:
         a, axis = np.ravel(a), 0
     condition = condition if condition.dtype == bool else np.not_equal(condition, 0)
-    chosen = _true_axes(condition)[0] if type(condition) is Node else np.flatnonzero(condition)
+    if type(condition) is Node:
+        choose_size(condition)
+    chosen = true_axes(condition)[0] if type(condition) is Node else np.flatnonzero(condition)
     return getitem(a, at(normalize_axis_index(axis, a.ndim), chosen))
 
 

@@ -100,13 +100,19 @@ def refuse_unrepeatable(
 
 
 def _runs(again: Again, parameters: Tree, bindings: Mapping[str, Estimator], gradients: bool) -> Iterator[list[Result]]:
-    """Costs, and gradients where they are wanted, of runs from equal generators. What the function raises for these
-    samples is said where it is met: here the runs end."""
+    """Costs, and gradients where they are wanted, of runs from equal generators; those that the function holds itself
+    are put back after each run. What the function raises for these samples is said where it is met: here the runs
+    end."""
+    held = [(g, g.bit_generator.state) for g in held_generators(again.fn) if isinstance(g, np.random.Generator)]
     for family in itertools.count():
         try:
-            yield again.values(parameters, _generator(family), bindings, gradients)
+            values = again.values(parameters, _generator(family), bindings, gradients)
         except Exception:
             return
+        finally:
+            for generator, state in held:
+                generator.bit_generator.state = state
+        yield values
 
 
 def _generator(family: int) -> np.random.Generator:

