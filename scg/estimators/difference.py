@@ -83,24 +83,21 @@ class StochasticDerivative(Elsewhere):
         downs = [down for down in downs if _moves_something(down)]
         if not downs:
             return None
-        kept = downs[0].site.replicate_axes
-        lead = downs[0].shape[:kept]
         parts = [_parts(down) for down in downs]
         sizes = [_moves(down, p, last).astype(np.float64) for down, (_, p, last) in zip(downs, parts, strict=True)]
-        flat = np.concatenate([np.reshape(c, (*lead, -1)) for c in sizes], axis=-1)
-        total = np.sum(flat, axis=-1, keepdims=True)
-        chance = np.where(total > 0, flat / np.where(total > 0, total, 1), 1 / flat.shape[-1])
-        one = constant(downs[0], sampled(downs[0], Categorical(probs=chance)))[..., None]
+        flat = np.concatenate([np.reshape(c, -1) for c in sizes])
+        total = np.sum(flat)
+        chance = np.where(total > 0, flat / np.where(total > 0, total, 1), 1 / flat.size)
+        one = constant(downs[0], sampled(downs[0], Categorical(probs=chance)))
         picks, end = [], 0
         for down, c in zip(downs, sizes, strict=True):
-            start, end = end, end + math.prod(down.shape[kept:])
+            start, end = end, end + math.prod(down.shape)
             picks.append(np.reshape(one == np.arange(start, end), down.shape) & (c > 0))
         steps = [pick.astype(down.node.dtype) for down, pick in zip(downs, picks, strict=True)]
-        apart = change(downs, steps) * total[..., 0]
+        apart = change(downs, steps) * total
         found: Any = 0
-        for down, pick, c, (below, p, _) in zip(downs, picks, sizes, parts, strict=True):
-            wide = np.reshape(apart, (*lead, *[1] * (len(down.shape) - kept)))
-            weight = np.where(pick, -wide / np.where(pick, c * p, 1), 0)
+        for pick, c, (below, p, _) in zip(picks, sizes, parts, strict=True):
+            weight = np.where(pick, -apart / np.where(pick, c * p, 1), 0)
             found = found + np.sum(first_order(below, weight.astype(below.dtype)))
         return found
 

@@ -220,7 +220,7 @@ class Costs:
 
 def change(downs: Sequence[Costs], steps: list[Value]) -> Value:
     """What the whole cost changes by when ``steps`` are added to several samples at once, and each of them and what is
-    further down is made again: one evaluation. Summed over all but the replicates."""
+    further down is made again: one evaluation. Summed."""
     first = downs[0]
     taken = {down.node.id: step for down, step in zip(downs, steps, strict=True)}  # what a plan draws, too, is drawn
     coupled = all([down.site.estimator.coupled for down in downs])
@@ -232,7 +232,7 @@ def change(downs: Sequence[Costs], steps: list[Value]) -> Value:
         one = next((down for down, step in zip(downs, steps, strict=True) if np.any(getattr(step, "raw", step))), first)
         moved = one.another({turn: value for turn, (value, _) in made.items()}, coupled)
     found = moved - first.cost if first.graph else getattr(moved, "raw", moved) - first.cost.raw
-    return np.sum(found, axis=tuple(range(first.site.replicate_axes, first.cost.ndim)))
+    return np.sum(found)
 
 
 def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:

@@ -152,12 +152,13 @@ def expansions(
 
 
 def _apart(looking: list[Node]) -> list[list[Node]]:
-    """Samples that are expanded one by one, and before them those whose estimators are joint."""
+    """Samples that are expanded one by one, and before them those whose estimators are joint; of those that another
+    estimator has made again in replicates each alone, for a replicate's change is of its own cost."""
     joint: dict[type, list[Node]] = {}
     alone = []
     for node in looking:
         estimator = node.statics["site"].estimator
-        if estimator.joint:
+        if estimator.joint and not node.statics["site"].replicate_axes:
             joint.setdefault(type(estimator), []).append(node)
         else:
             alone.append([node])
@@ -172,7 +173,8 @@ def _estimated(nodes: list[Node], seen: Analysis, order: int | None, graph: bool
     tape = TAPE.set((TAPE.get() or Tape()).within(nodes[0].statics["site"].turn))
     try:
         downs = [Downstream(node, seen.cost, order, graph, seen.terms, seen.program, seen.floor) for node in nodes]
-        extra: Result = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
+        together = estimator.joint and not downs[0].site.replicate_axes
+        extra: Result = estimator.expand_together(downs) if together else estimator.expand(downs[0])
         if extra is None:
             return None
         if type(extra) is not Node or extra.ndim:

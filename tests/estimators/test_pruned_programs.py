@@ -142,3 +142,19 @@ def test_samples_further_down_that_stay_are_noticed(monkeypatch):
     monkeypatch.setattr(dist.Binomial, "coupled", lambda self, before, value: value + 0 * self.p)
     found, expected = moments(nested)
     assert abs(found.mean - expected) > 1e-3
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "outer",
+    [scg.RODEO(), scg.DoubleControlVariate(), scg.MuProp(), scg.UnorderedSet(2), scg.CoupledPairs(2), scg.Enumerate()],
+    ids=lambda outer: type(outer).__name__,
+)
+def test_copies_in_replicates_of_another_estimator_have_each_the_change_of_its_own_cost(outer):
+    def cost(t, rng):
+        a = scg.sample(dist.OneHotCategorical(logits=t * np.array([1.0, -0.5, 0.25])), outer, rng=rng)
+        b = scg.sample(dist.Bernoulli(logits=t * (a @ np.array([1.0, -0.6, 2.0]))), pruned(), rng=rng)
+        return (1.5 * b - 0.45) ** 2
+
+    found, exact = moments(cost, np.array(0.5))
+    np.testing.assert_allclose(found.mean, exact, 1e-9)
