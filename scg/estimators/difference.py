@@ -36,7 +36,8 @@ class StochasticDerivative(Elsewhere):
     is multiplied by sum_j c_j / c_i, c_i = |dF(z_i)| / p(z_i), |dF| summed over the element's own parameters: two
     evaluations of the cost whatever the number of elements. With ``prune="program"`` it is one element of all samples
     that have this estimator, whatever lies further down made again from its randomness: two evaluations of the cost
-    whatever the length of the program. First derivatives only.
+    whatever the length of the program. In replicates that another estimator makes at its own values each sample moves
+    alone, as with ``prune=True``, for there each value has a cost of its own. First derivatives only.
     """
 
     second_derivatives = False
