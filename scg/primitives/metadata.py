@@ -157,10 +157,18 @@ def fix(x):
     return np.trunc(x)
 
 
+def _spherical(x, order):
+    """j_n(x), for real x by j_n(-x) = (-1)^n j_n(x): older SciPy has no j_n of negative numbers."""
+    if x.dtype.kind == "c":
+        return np.asarray(scipy.special.spherical_jn(order, x)).astype(x.dtype)
+    found = scipy.special.spherical_jn(order, np.abs(x))
+    return np.asarray(np.where(x < 0, (-1) ** order * found, found)).astype(x.dtype)
+
+
 # sin(pi x) / (pi x) is the spherical Bessel function j_0(pi x); (2n + 1) j_n' = n j_(n-1) - (n + 1) j_(n+1) needs no
 # division by x
 _bessel = smooth_primitive(
-    lambda x, order: np.asarray(scipy.special.spherical_jn(order, x)).astype(x.dtype),
+    _spherical,
     elementwise,
     lambda g, out, x, order: g * _bessel_slope(x, order),
     name="spherical_jn",
