@@ -119,6 +119,7 @@ def choose_size(mask):
 
 
 _shifted = primitive(lambda x, bit: np.max(x, initial=-1) + 1 >> bit, name="shifted", steps=False)
+"""The largest of some integers plus one, without its last ``bit`` binary digits."""
 
 
 def choose_length(x):
@@ -143,8 +144,8 @@ def getitem(x, index):
     """x[index] for every index of NumPy; the derivative adds each element's cotangent where the element came from.
 
     Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of
-    integers stays an operand: a replay in which it changes gathers again. A mask that is a Node may change too, but not
-    in the number of its true elements (ScgValueError). Raises ScgIndexError where the index is out of range.
+    integers stays an operand: a replay in which it changes gathers again, as one in which a mask that is a Node does.
+    How many elements a mask takes is a choice, as of an ``if``. Raises ScgIndexError where the index is out of range.
     """
     if type(index) is int or type(index) is slice:
         return getitem_p(x, index=(index,))

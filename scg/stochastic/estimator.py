@@ -47,8 +47,8 @@ class Estimator(ABC):
     ``coupled``   whether samples further down are made again elsewhere from the randomness of those that are there: for
                   formulas of which every term has the cost, or its slope, at one value alone as a factor; see
                   ``Elsewhere``
-    ``joint``     whether the samples with this class of estimator are expanded together, by ``expand_together``; they
-                  have first derivatives only
+    ``joint``     whether the samples with this class of estimator are expanded together, by ``expand_together``, but in
+                  replicates of another estimator each alone, by ``expand``; they have first derivatives only
     ``second_derivatives``
                   whether the estimate may be differentiated again: whether its formula is made of nodes throughout, in
                   which a score s enters as box(s) - 1. It is refused where that is False, and where a class overrides
@@ -125,6 +125,11 @@ class Estimator(ABC):
         ``down`` is a ``Downstream`` (``from scg.extend import Downstream``): the sample, and the costs that it
         influences, here and elsewhere.
         """
+        if self.joint:
+            raise EstimatorError(
+                f"{down.site}: {type(self).__name__} expands its samples together and has no expand(down), which one in"
+                f" the replicates of another estimator needs: override expand as well ({here()})"
+            )
         return None
 
     def expand_together(self, downs: "list[Downstream]") -> Value | None:

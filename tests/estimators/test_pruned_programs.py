@@ -6,8 +6,9 @@ import pytest
 import scg
 import scg.exact
 from scg import distributions as dist
-from scg.errors import ScgTypeError
+from scg.errors import EstimatorError, ScgTypeError
 from scg.estimators import difference
+from scg.extend import Estimator
 from scg.variance.evaluations import evaluations
 
 T = np.array(0.3)
@@ -158,3 +159,16 @@ def test_copies_in_replicates_of_another_estimator_have_each_the_change_of_its_o
 
     found, exact = moments(cost, np.array(0.5))
     np.testing.assert_allclose(found.mean, exact, 1e-9)
+
+
+def test_samples_that_are_expanded_together_alone_are_refused_in_replicates_of_another_estimator():
+    class Together(scg.StochasticDerivative):
+        expand = Estimator.expand
+
+    def cost(t, rng, outer):
+        a = scg.sample(dist.Bernoulli(logits=t), outer, rng=rng)
+        return scg.sample(dist.Bernoulli(logits=t * a), Together(prune="program"), rng=rng) - 0.45
+
+    assert np.isfinite(scg.grad(cost)(T, np.random.default_rng(0), scg.ScoreFunction()))
+    with pytest.raises(EstimatorError, match="Together expands its samples together.*override expand"):
+        scg.grad(cost)(T, np.random.default_rng(0), scg.RODEO())
