@@ -136,6 +136,6 @@ def _with_ends(distribution: Distribution, rows: Result) -> Result:
     if found is not None:
         mixed = np.random.default_rng(1).random(rows.shape[1:]) < 0.5
         rows = np.array(rows)
-        for k, up in enumerate((False, True, mixed, ~mixed)):
-            rows[k] = np.where(up, found[1], found[0])
+        rows[0], rows[1] = found
+        rows[2:4] = np.where([mixed, ~mixed], found[1], found[0])
     return rows

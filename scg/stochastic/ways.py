@@ -173,16 +173,14 @@ def farther(distribution: Distribution, drawn: Result, rng: np.random.Generator)
     if found is None:
         return drawn
     (low, high), runs = found, len(drawn)
+    half, quarter = runs // 2, runs // 4
+    rows = np.array(drawn)
     centre = np.mean(drawn, axis=0)
-    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low, high), (runs, -1))
-    rows = np.reshape(np.array(drawn), (runs, -1))
-    size, half, quarter = rows.shape[1], runs // 2, runs // 4
-    rows[half:-quarter] = far[half:-quarter]
-    low, high = np.reshape(low, -1), np.reshape(high, -1)
-    for row in range(quarter):
-        k = int(rng.integers(size)) if size > quarter // 2 else row // 2 % size
-        rows[runs - 1 - row, k] = (low, high)[row % 2][k]
-    return np.reshape(rows, drawn.shape)
+    rows[half:-quarter] = np.minimum(np.maximum(centre + 3 * (drawn[half:-quarter] - centre), low), high)
+    alone, size = np.arange(quarter), drawn[0].size
+    k = rng.integers(size, size=quarter) if size > quarter // 2 else alone // 2 % size
+    rows.reshape(runs, -1)[runs - 1 - alone, k] = np.where(alone % 2, np.reshape(high, -1)[k], np.reshape(low, -1)[k])
+    return rows
 
 
 def ends(distribution: Distribution, drawn: Result, far: float, inside: float) -> tuple[Result, Result] | None:
@@ -192,7 +190,8 @@ def ends(distribution: Distribution, drawn: Result, far: float, inside: float) -
     low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
     if distribution.event_shape or low is None or high is None or not drawn[0].size:
         return None
-    centre, width = np.mean(drawn, axis=0), far * np.std(drawn, axis=0)
+    centre = np.mean(drawn, axis=0)
+    width = far * np.sqrt(np.mean((drawn - centre) ** 2, axis=0))
     low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
     inner = inside * (high - low)
     return np.broadcast_to(low + inner, drawn.shape[1:]), np.broadcast_to(high - inner, drawn.shape[1:])
