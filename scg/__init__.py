@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from scg import distributions, errors, estimators, noise, primitives, special, transforms
 from scg.core import axes, tree
+from scg.core.advice import absent
 from scg.core.ambient import detect_nan
 from scg.core.leaves import parameter
 from scg.core.node import Node
@@ -138,6 +139,38 @@ __all__ = [
 _LATER = ("bridge", "checkpoint", "exact", "extend", "nn", "objectives", "optim", "plans", "testing", "variance")
 
 
+_GENERATOR = "rng = np.random.default_rng(seed), an argument that is handed on"
+_ARRAY = "np.asarray(...): arrays are arguments as they are, and scg.parameter(array) is a node of one"
+_PLAIN = "fn(x): called with arrays, a function makes no graph; scg.stop_gradient(node) holds one value constant"
+_LOOP = "Python's own for, while and if, or np.where"
+_absent = absent(
+    "scg",
+    {
+        "jit": "scg.compile(fn)",
+        **dict.fromkeys(
+            ("vmap", "pmap"),
+            "scg.trace(fn, x, rng=rng).gradients(rng=rng, replicates=n) for runs of a function, or one more axis of the"
+            " arrays: NumPy's broadcasting is all that there is",
+        ),
+        **dict.fromkeys(("jacrev", "jacfwd"), "scg.jacobian(fn)"),
+        "jvp": "scg.jacobian(fn)(x) @ direction, or scg.hvp for second derivatives",
+        **dict.fromkeys(("gradient", "backward", "autograd"), "scg.grad(fn)(x) or scg.value_and_grad(fn)(x)"),
+        "detach": "scg.stop_gradient(node)",
+        **dict.fromkeys(("no_grad", "inference_mode", "enable_grad"), _PLAIN),
+        **dict.fromkeys(("tensor", "Tensor", "array", "Array", "asarray", "Variable", "numpy"), _ARRAY),
+        **dict.fromkeys(("random", "manual_seed", "seed", "set_seed", "set_rng_seed", "PRNGKey", "rng"), _GENERATOR),
+        **dict.fromkeys(("lax", "scan", "cond", "fori_loop", "while_loop"), _LOOP),
+        "param": "scg.parameter(array), or an argument of the function that is differentiated",
+        **dict.fromkeys(("plate", "vectorized_markov"), "one more axis: axis maps find what is independent"),
+        **dict.fromkeys(("SVI", "ELBO", "Trace_ELBO"), "scg.objectives.elbo and scg.value_and_grad"),
+        **dict.fromkeys(("tree_map", "tree_util"), "scg.tree.map_leaves(fn, tree)"),
+        "dist": "from scg import distributions as dist",
+        "relu": "np.maximum(x, 0.0)",
+    },
+    ["scg.distributions", "scg.special", "scg.optim", "scg.objectives", "scg.testing", "scg.nn"],
+)
+
+
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return importlib.import_module(f"scg.{name}")
@@ -148,7 +181,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("scg")
-    raise AttributeError(f"module 'scg' has no attribute {name!r}")
+    return _absent(name)
 
 
 def __dir__() -> list[str]:

@@ -37,10 +37,12 @@ gradient that is wrong and looks right; it raises instead.
 | `v -= 1` on an array that others hold too | they would see the change | `v = v - 1` |
 | `np.ma` arrays and `np.matrix` beside a node | a mask would be lost | `np.where(mask, ..., ...)` |
 | `array[node]`, `np.take(array, node)` | an array does not ask its index | `scg.parameter(array)[node]` |
+| `table[node]`, `node in {0, 1}`, a cache | it would look for the node itself | `scg.parameter(array)[node]` |
 | `np.histogram(node)`, and whatever has no derivative | zero would be wrong | what the message says |
 | integers as parameters | no derivative in an integer | `x.astype(float)` |
 
-`np.take_along_axis` takes a node as its index, too.
+`np.take_along_axis` takes a node as its index, too. Sets and dicts refuse a number that is a node in the run of a
+function alone: those of `graph.nodes` find the nodes themselves.
 
 Where NumPy catches what a node raises, as in `buffer[0] = node`, its own `ValueError` comes instead, with ours as its
 cause.

@@ -1,11 +1,12 @@
 """Multilayer perceptrons as plain functions of plain parameters."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scg.core.advice import absent
 from scg.core.node import Value
 from scg.core.operands import described, require_plain
 from scg.core.options import is_integer
@@ -63,3 +64,10 @@ def apply(params: Sequence[Layer], x: Value, activation: Callable[[Value], Value
         if i + 1 < len(params):
             x = activation(x)
     return x
+
+
+if not TYPE_CHECKING:  # for which a name that is not there is an error
+    __getattr__ = absent(
+        __name__,
+        dict.fromkeys(("Linear", "Dense", "Module", "Sequential", "MLP"), "scg.nn.mlp(sizes, rng) and scg.nn.apply"),
+    )

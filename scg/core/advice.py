@@ -1,12 +1,17 @@
-"""What to write in place of what a node cannot do: the words of refusals, and how they are found."""
+"""What to write in place of what a node cannot do, or of names that scg does not have: the words of refusals, and how
+they are found."""
 
+import difflib
+import importlib
 import sys
+from collections.abc import Iterable, Mapping
 from types import FunctionType
+from typing import NoReturn
 
 import numpy as np
 
 from scg.core.aliases import Function
-from scg.errors import NOT_THE_USERS, PACKAGE
+from scg.errors import NOT_THE_USERS, PACKAGE, ScgAttributeError, here
 
 INSTEAD: dict[str, str] = {
     "numpy.polynomial.polynomial": "np.polyval(coefficients[::-1], x), which takes nodes, with the highest power first",
@@ -42,6 +47,8 @@ _OF_ARRAYS = tuple(
 
 _GRADIENT = "scg.value_and_grad(fn)(x), or scg.gradients(cost, nodes) for nodes"
 _VALUE = "np.asarray(node.value), a number of this run, which no gradient passes"
+_DTYPES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32", "bool": "bool_"}
+_DISTRIBUTION = "distribution.{}(...) of the distribution itself: a node is one sample"
 _ATTRIBUTES = {
     **dict.fromkeys(("backward", "grad", "retain_grad"), _GRADIENT),
     **dict.fromkeys(("requires_grad", "requires_grad_"), "scg.parameter(array), or scg.grad(fn)(array)"),
@@ -50,6 +57,9 @@ _ATTRIBUTES = {
     **dict.fromkeys(("flat",), "np.ravel(node)"),
     **dict.fromkeys(("view",), "node.reshape(shape), or node.astype(dtype)"),
     **dict.fromkeys(("at",), "np.where(mask, new, node), or np.concatenate"),
+    **dict.fromkeys(("clone", "contiguous", "cuda", "to"), "node: nodes are immutable, and arrays of NumPy"),
+    **{name: f"node.astype(np.{dtype})" for name, dtype in _DTYPES.items()},
+    **{name: _DISTRIBUTION.format(name) for name in ("log_prob", "entropy", "sample")},
     **dict.fromkeys(("permute",), "np.transpose(node, axes)"),
     **dict.fromkeys(("unsqueeze",), "np.expand_dims(node, axis)"),
     **dict.fromkeys(("setflags", "setfield", "itemset"), "np.where: nodes are immutable"),
@@ -65,6 +75,27 @@ def of_attribute(name: str, takes: Function) -> str:
     if fn is not None and takes(fn):
         return f"np.{name}(node{'' if getattr(fn, 'nin', 2) == 1 else ', ...'})"
     return INSTEAD.get(f"scipy.special.{name}", "")
+
+
+def absent(module: str, elsewhere: Mapping[str, str] = {}, rooms: Iterable[str] = ()) -> Function:
+    """The ``__getattr__`` of a module, for names that it does not have: the error says what to write for a name of
+    another library (``elsewhere``), for one that stands in another of our modules (``rooms``), for one that is spelt
+    nearly as one of this module; it is Python's own where nothing is known."""
+
+    def __getattr__(name: str) -> NoReturn:
+        public = sys.modules[module].__all__
+        way = elsewhere.get(name, "")
+        if not way and not name.startswith("_"):
+            homes = [f"{room}.{name}" for room in rooms if name in importlib.import_module(room).__all__]
+            homes += [f"np.{name}"] if rooms and not homes and name in np.__all__ else []
+            near = difflib.get_close_matches(name, public, 1, 0.75)
+            way = " or ".join(homes) or "".join([f"{module}.{found}" for found in near])
+        message = f"module {module!r} has no attribute {name!r}"
+        if way:
+            raise ScgAttributeError(f"{message}: write {way} ({here()})")
+        raise AttributeError(message, name=name, obj=sys.modules[module])
+
+    return __getattr__
 
 
 def of_caller(takes: Function) -> str:

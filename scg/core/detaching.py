@@ -7,7 +7,7 @@ from scg.core.aliases import Function, Operand
 from scg.core.ancestry import ancestors
 from scg.core.operands import name_of
 from scg.core.primitive import IMPLEMENTATIONS, Recorded, implements
-from scg.errors import NotDifferentiable, ScgValueError, here
+from scg.errors import NotDifferentiable, ScgValueError, here, user_frame
 
 if TYPE_CHECKING:
     from scg.core.node import Node
@@ -71,6 +71,12 @@ BY_A_SAMPLE = (
 
 def asked_for_an_array(self: "Node", dtype: object = None, copy: object = None) -> NoReturn:
     """``__array__`` of a node: whoever calls it, perhaps far from the user's line, is named."""
+    frame = user_frame()
+    if frame is not None and "nditer" in frame.f_code.co_names:  # it replaces a TypeError by one of its own
+        raise ScgValueError(
+            f"np.nditer would detach {self!r} from its graph: write `for x in np.ravel(node):`, or compute with the"
+            f" whole node, as np.sum does ({here()})"
+        )
     called = of_caller(IMPLEMENTATIONS.__contains__)
     if called:
         raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")

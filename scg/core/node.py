@@ -11,7 +11,7 @@ import numpy as np
 
 from scg.core.advice import of_attribute
 from scg.core.aliases import Function, Operand, Operands, Result, Statics
-from scg.core.ambient import AMBIENT, FORMULA, RECORDER, Guard, ids, note_guard, take_guard, unplanned
+from scg.core.ambient import AMBIENT, FORMULA, RECORDER, SCOPE, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.detaching import Refusals, or_value
 from scg.core.in_place import in_place
 from scg.core.methods import Methods, typed
@@ -28,6 +28,7 @@ from scg.core.operands import (
 from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from scg.errors import (
     NOT_THE_USERS,
+    PACKAGE,
     NonFiniteError,
     NotDifferentiable,
     ScgAttributeError,
@@ -133,7 +134,7 @@ class Node(Refusals, Methods):
         if implementation is None:
             made = all("O" in types for types in ufunc.types)  # by np.frompyfunc
             advice = (
-                "of Python objects: write it in NumPy's own functions, or declare lambda *x: ufunc(*x).astype(float)"
+                "write it in NumPy's own functions, or declare lambda *x: ufunc(*x).astype(float)"
                 if made
                 else "declare it"
             )
@@ -222,6 +223,12 @@ class Node(Refusals, Methods):
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.hashed(self)
+        if SCOPE.get() is not None and self.shape == () and not sys._getframe(1).f_code.co_filename.startswith(PACKAGE):
+            raise ScgTypeError(
+                f"a dict, a set or a cache would look for {self!r} itself, and not for its number: for a table of"
+                " numbers write scg.parameter(array)[node.astype(int)], np.where(node == 0, ..., ...) or `if node =="
+                f" 0:`; to find the node itself, id(node) ({here()})"
+            )
         return object.__hash__(self)
 
     __add__, __radd__ = _binary(np.add)

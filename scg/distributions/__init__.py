@@ -14,6 +14,9 @@ Parameters are checked when a distribution is made. `dist.kl_divergence(p, q)` g
 known.
 """
 
+from typing import TYPE_CHECKING
+
+from scg.core.advice import absent
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.beta import Beta, Kumaraswamy
@@ -99,3 +102,21 @@ __all__ = [
     "Weibull",
     "kl_divergence",
 ]
+
+if not TYPE_CHECKING:  # for which a name that is not there is an error
+    __getattr__ = absent(
+        __name__,
+        {
+            "Gaussian": "Normal(loc, scale)",
+            **dict.fromkeys(
+                ("NormalDiag", "MultivariateNormalDiag", "DiagGaussian"),
+                "Independent(Normal(loc, scale), 1), of vectors",
+            ),
+            **dict.fromkeys(("MultivariateNormalTriL", "MVN"), "MultivariateNormal(loc, scale_tril)"),
+            **dict.fromkeys(("MixtureSameFamily", "MixtureGeneral", "GaussianMixture"), "Mixture(component, weights)"),
+            **dict.fromkeys(("RelaxedOneHotCategorical", "GumbelSoftmax"), "Concrete(temperature, logits=...)"),
+            **dict.fromkeys(("TransformedDistribution", "Pushforward"), "Transformed(base, bijection)"),
+            **dict.fromkeys(("Deterministic", "Dirac"), "Delta(loc)"),
+            **dict.fromkeys(("kl", "kl_div"), "kl_divergence(p, q)"),
+        },
+    )

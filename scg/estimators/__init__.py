@@ -72,6 +72,9 @@ They are no nodes of a traced graph: its `gradients` run the function again for 
 verdicts and `compare` refuse.
 """
 
+from typing import TYPE_CHECKING
+
+from scg.core.advice import absent
 from scg.estimators.arm import ARM, DisARM
 from scg.estimators.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Optimal
 from scg.estimators.coupled import CoupledPairs
@@ -114,3 +117,15 @@ __all__ = [
     "StraightThrough",
     "UnorderedSet",
 ]
+
+if not TYPE_CHECKING:  # for which a name that is not there is an error
+    __getattr__ = absent(
+        __name__,
+        {
+            **dict.fromkeys(("REINFORCE", "Reinforce", "LikelihoodRatio"), "ScoreFunction()"),
+            **dict.fromkeys(("Pathwise", "rsample"), "Reparameterized()"),
+            "RLOO": "ScoreFunction(samples=4, baseline=LeaveOneOut())",
+            "NVIL": "ScoreFunction(baseline=Learned(fn, parameters))",
+            "STE": "StraightThrough()",
+        },
+    )

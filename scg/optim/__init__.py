@@ -7,10 +7,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from scg.core.advice import absent
 from scg.core.aliases import Function, Result, State, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.node import Node, Value
@@ -374,3 +375,7 @@ def _number(name: str, value: object, low: float, high: float) -> float:
     if not low <= value < high:
         raise ScgValueError(f"{name} must be in [{low}, {high}), got {value!r} ({here()})")
     return float(value)
+
+
+if not TYPE_CHECKING:  # for which a name that is not there is an error
+    __getattr__ = absent(__name__)

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from scg.core.advice import absent
 from scg.testing.bias import assert_bias
 from scg.testing.distributions import Checked, check_distribution
 from scg.testing.gradients import check_gradient
@@ -40,10 +41,12 @@ __all__ = [
 
 _STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "parameters"}
 
+_absent = absent(__name__, {"check_grads": "scg.testing.check_gradient(fn, x)"})
+
 
 def __getattr__(name: str) -> Any:
     if name not in _STRATEGIES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _absent(name)
     if importlib.util.find_spec("hypothesis") is None:
         raise ImportError(f"scg.testing.{name} draws with Hypothesis, which is not installed: pip install 'scg[test]'")
     globals()[name] = getattr(importlib.import_module(f"{__name__}.strategies.{_STRATEGIES[name]}"), name)
