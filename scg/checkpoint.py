@@ -142,7 +142,11 @@ def _encode(tree: Tree, path: str, arrays: dict[str, np.ndarray], above: tuple[i
         kind = "list" if isinstance(tree, list) else "tuple"
         return {kind: [_encode(child, _join(path, str(i)), arrays, above) for i, child in enumerate(tree)]}
     advice = "save node.value" if type(tree) is Node else "save the arrays, numbers and strings that it is made of"
-    raise ScgTypeError(f"a checkpoint cannot hold a {type(tree).__name__}, at {path or 'the top'}: {advice} ({here()})")
+    if hasattr(tree, "state"):  # an optimizer, an estimator that learns
+        advice = "save its .state, and assign what is loaded to that"
+    raise ScgTypeError(
+        f"a checkpoint cannot hold an object of {type(tree).__name__}, at {path or 'the top'}: {advice} ({here()})"
+    )
 
 
 def _decode(code: Tree, arrays: dict[str, np.ndarray]) -> Tree:

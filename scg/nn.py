@@ -30,7 +30,7 @@ def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: DTypeLike = np.fl
     outputs) and neither values nor cotangents grow or shrink from layer to layer (Glorot and Bengio, 2010); biases are
     zero.
     """
-    sizes = list(sizes)
+    sizes = list(sizes) if np.ndim(sizes) == 1 else [sizes]  # type: ignore[list-item]
     if len(sizes) < 2 or not all(is_integer(n, 1) for n in sizes):
         raise ScgValueError(
             f"mlp needs two or more positive sizes, inputs first and outputs last, got {sizes} ({here()})"
@@ -55,6 +55,11 @@ def apply(params: Sequence[Layer], x: Value, activation: Callable[[Value], Value
     require_plain(x, "the input")
     if not callable(activation):
         raise ScgTypeError(f"activation must be a function such as np.tanh, got {described((activation,))} ({here()})")
+    if not isinstance(params, Sequence) or not all([isinstance(p, (tuple, list)) and len(p) == 2 for p in params]):
+        raise ScgTypeError(
+            f"apply needs a list of layers, pairs of a weight and a bias, as scg.nn.mlp makes them, got"
+            f" {described((params,))} ({here()})"
+        )
     for i, (weight, bias) in enumerate(params):
         if np.shape(x)[-1:] != weight.shape[:1]:
             raise ScgValueError(

@@ -1,11 +1,10 @@
 """Gradients of NumPy functions, one a call."""
 
-import inspect
 from dataclasses import dataclass
 
 import numpy as np
 
-from scg.bridge.samples import Samples
+from scg.bridge.samples import Samples, name_of, require_parameters
 from scg.core.aliases import Function, Tree
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -58,21 +57,3 @@ def stacked(found: list[Tree], name: str) -> Tree:
                 f"{name}: gradients must have one shape{' at ' + path if path else ''}, got {shapes} ({here()})"
             ) from error
     return rebuild(found[0], iter(stacks))
-
-
-def require_parameters(fn: Function, call: str, *args: object, **kwargs: object) -> None:
-    """Raise ScgTypeError unless ``fn`` has parameters for the ``call`` that is made of it, where it tells them."""
-    try:
-        inspect.signature(fn).bind(*args, **kwargs)
-    except ValueError:
-        return  # a function written in C, whose signature is not known
-    except TypeError as error:
-        raise ScgTypeError(
-            f"{name_of(fn)} is called as {call}, and does not take that ({error}): write a lambda with these parameters"
-            f" around it ({here()})"
-        ) from error
-
-
-def name_of(fn: object) -> str:
-    """What a function is called in a message."""
-    return getattr(fn, "__name__", None) or type(fn).__name__

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from scg.bridge.calls import name_of, require_parameters, stacked
-from scg.bridge.samples import Samples
+from scg.bridge.calls import stacked
+from scg.bridge.samples import Samples, name_of, require_parameters
 from scg.bridge.torching import MissingError
 from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild

@@ -1,11 +1,12 @@
 """Gradients that a function from outside draws, and what is checked of them."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from scg.core.aliases import Operand, Tree
+from scg.core.aliases import Function, Operand, Tree
 from scg.core.generators import GLOBAL, PYTHON, held_generators, state_of
 from scg.core.options import number
 from scg.core.tree import leaves, rebuild
@@ -43,6 +44,7 @@ class Samples:
                 f"Samples needs a function draw(n, rng) that returns n draws of a gradient, got {type(draw).__name__}"
                 f" ({here()})"
             )
+        require_parameters(draw, "draw(n, rng)", 1, None)
         self.draw, self.method = draw, method
         self.evaluations = None if evaluations is None else number("evaluations", evaluations, 0)
 
@@ -55,6 +57,24 @@ class Samples:
         """n draws as NumPy arrays in their structure, checked: real, each with a leading axis n."""
         given = self.draw(n, rng)
         return rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
+
+
+def require_parameters(fn: Function, call: str, *args: object, **kwargs: object) -> None:
+    """Raise ScgTypeError unless ``fn`` has parameters for the ``call`` that is made of it, where it tells them."""
+    try:
+        inspect.signature(fn).bind(*args, **kwargs)
+    except ValueError:
+        return  # a function written in C, whose signature is not known
+    except TypeError as error:
+        raise ScgTypeError(
+            f"{name_of(fn)} is called as {call}, and does not take that ({error}): write a lambda with these parameters"
+            f" around it ({here()})"
+        ) from error
+
+
+def name_of(fn: object) -> str:
+    """What a function is called in a message."""
+    return getattr(fn, "__name__", None) or type(fn).__name__
 
 
 @dataclass(frozen=True, eq=False)

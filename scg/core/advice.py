@@ -98,6 +98,15 @@ def absent(module: str, elsewhere: Mapping[str, str] = {}, rooms: Iterable[str] 
     return __getattr__
 
 
+def no_attribute(owner: object, name: str, elsewhere: Mapping[str, str]) -> AttributeError:
+    """The error of an object without an attribute: what to write for one that other libraries have, Python's own for
+    any other."""
+    kind = type(owner).__name__
+    if name in elsewhere:
+        return ScgAttributeError(f"{kind} has no .{name}: write {elsewhere[name]} ({here()})")
+    return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+
+
 def of_caller(takes: Function) -> str:
     """What to write for the function of NumPy or SciPy that the user called and that asks a node for its array; empty
     where the user asks, or nothing is known."""

@@ -29,6 +29,8 @@ def parameter(value: ArrayLike, name: str | None = None) -> Node:
     """
     if type(value) is Node:
         raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
+    if name is not None and not isinstance(name, str):
+        raise ScgTypeError(f"a name must be a string, got {described((name,))} ({here()})")
     array = plain(value, name or "a parameter")
     if array.dtype.kind != "f":
         kinds = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 import numpy as np
 
+from scg.core.advice import no_attribute
 from scg.core.aliases import Result
 from scg.core.node import Node, Numeric, Value
 from scg.core.operands import described
@@ -21,7 +22,7 @@ from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
 from scg.distributions.parameterized import Parameterized, Shape
 from scg.distributions.weak import real_array
-from scg.errors import ScgAttributeError, ScgTypeError, ScgValueError, here
+from scg.errors import ScgTypeError, ScgValueError, here
 
 INSTEAD = {
     "rsample": "scg.sample(distribution, scg.Reparameterized(), rng=rng)",
@@ -87,9 +88,7 @@ class Distribution(Parameterized, ABC):
     if not TYPE_CHECKING:  # it has no attribute but those that are declared
 
         def __getattr__(self, name: str) -> NoReturn:
-            if name in INSTEAD:
-                raise ScgAttributeError(f"{type(self).__name__} has no .{name}: write {INSTEAD[name]} ({here()})")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            raise no_attribute(self, name, INSTEAD)
 
     instead_of_an_array: ClassVar[str] = "draw from a distribution by scg.sample(distribution, estimator, rng=rng)"
 

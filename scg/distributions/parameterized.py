@@ -69,12 +69,7 @@ class Parameterized:
         if type(value) is int:
             value = float(value)
         elif type(value) not in (float, Node, np.ndarray):
-            try:
-                value = np.asarray(plain(value, f"{type(self).__name__}: {name}"))
-            except (TypeError, ValueError) as error:
-                raise ScgTypeError(
-                    f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})"
-                ) from None
+            value = np.asarray(plain(value, f"{type(self).__name__}: {name}"))
         if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
             value = beside(value)
         raw = value.raw if type(value) is Node else value

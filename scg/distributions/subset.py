@@ -8,6 +8,7 @@ from typing import final
 import numpy as np
 
 from scg.core.node import Node, Numeric, Value
+from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers
@@ -70,7 +71,10 @@ class UniformSubset(OfSubsets, Discrete):
         for name in ("n", "size"):
             value = getattr(self, name)
             if not is_integer(value, 1):
-                raise ScgValueError(f"UniformSubset: {name} must be a positive integer, got {value!r} ({here()})")
+                way = ": write len(data)" if np.ndim(value) else ""
+                raise ScgValueError(
+                    f"UniformSubset: {name} must be a positive integer, got {described((value,))}{way} ({here()})"
+                )
         if self.size > self.n:
             raise ScgValueError(f"UniformSubset: size must be at most n={self.n}, got {self.size} ({here()})")
         object.__setattr__(self, "_batch_shape", ())

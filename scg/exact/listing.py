@@ -3,6 +3,7 @@
 import numpy as np
 
 from scg.core.node import Node
+from scg.core.options import number
 from scg.errors import ScgValueError, here
 from scg.exact.choice import eliminated_distribution
 from scg.exact.engine import Engine
@@ -14,6 +15,7 @@ from scg.stochastic.graph import Graph
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     """The exact distribution of a node (of a graph: of its cost), all elements jointly, that depends on finitely many
     values."""
+    number("budget", budget, 0)
     root, names = values_in(graph_of(node, (), {}).cost), names_of(node) if isinstance(node, Graph) else {}
     if (known := eliminated_distribution(root, names, budget)) is not None:
         return _listed(root, np.reshape(known[0], (len(known[1]), -1)), known[1])

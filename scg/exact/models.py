@@ -9,6 +9,7 @@ import numpy as np
 from scg.core.aliases import Function, Statics
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
+from scg.core.operands import described
 from scg.core.options import number
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, here
@@ -37,7 +38,10 @@ def graph_of(graph: Graph | Node | Function, args: tuple[object, ...], kwargs: S
     depends on it."""
     if isinstance(graph, (Graph, Node)):
         if args or kwargs:
-            raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
+            got = ", ".join([*[described((x,)) for x in args], *kwargs])
+            raise ScgTypeError(
+                f"a graph takes no further arguments, only budget, rtol, full and time_limit, got {got} ({here()})"
+            )
         graph = graph if isinstance(graph, Graph) else Graph(graph)
         graph.require_nodes("an exact result")
         graph.require_repeatable()

@@ -7,11 +7,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
 
-from scg.core.advice import absent
+from scg.core.advice import absent, no_attribute
 from scg.core.aliases import Function, Result, State, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.node import Node, Value
@@ -21,6 +21,16 @@ from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.optim.blocks import Bound, Flat, Step
 
 __all__ = ["SGD", "Adam", "Average", "Optimizer"]
+
+
+_ELSEWHERE = {
+    "lr": "optimizer.learning_rate",
+    "zero_grad": "nothing: each gradient is an argument of optimizer.step",
+    **dict.fromkeys(("state_dict", "load_state_dict"), "optimizer.state, which may be assigned"),
+    **dict.fromkeys(("update", "apply_gradients"), "optimizer.step(gradients), which changes the arrays in place"),
+    **dict.fromkeys(("params", "param_groups"), "the arrays that the optimizer was given: step changes them in place"),
+}
+"""By what other libraries call an attribute: what to write."""
 
 
 class _Recorded:
@@ -46,6 +56,16 @@ class Optimizer(_Recorded, ABC):
 
     slots: tuple[str, ...]
     """Names of the buffers that the update keeps for each array."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "lr" and not hasattr(type(self), name):  # or else nothing would come of it
+            raise no_attribute(self, name, _ELSEWHERE)
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # it has no attribute but those that are declared
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, _ELSEWHERE)
 
     def __init__(self, params: Tree, learning_rate: float):
         unplanned("an optimizer that is made in each call would keep its state in a plan: make it outside")

@@ -82,6 +82,8 @@ def compile(
     """
     if not callable(fn):
         raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")
+    if not isinstance(fallback, (bool, np.bool_)):
+        raise PlanError(f"fallback must be True or False, got {fallback!r} ({here()})")
     if threads is not None and (not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1):
         raise PlanError(f"threads must be a positive number, or None, got {threads!r} ({here()})")
     if not isinstance(capacity, (int, np.integer)) or isinstance(capacity, bool) or capacity < 1:

@@ -23,15 +23,33 @@ from scg.stochastic.tape import TAPE, Chosen, Tape
 Argnums = int | Sequence[int]
 
 
+def positions_of(fn: Function, argnums: Argnums) -> tuple[int, ...]:
+    """Which arguments of ``fn`` are differentiated by; ScgTypeError where ``fn`` is no function, or ``argnums`` no
+    integers."""
+    if not callable(fn):
+        raise ScgTypeError(
+            f"only a function can be differentiated, got {described((fn,))}: write the function itself, and its"
+            f" arguments after that, as in scg.grad(fn)(x) ({here()})"
+        )
+    try:
+        return tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+    except TypeError:
+        raise ScgTypeError(
+            f"argnums needs an int or a sequence of ints, got {described((argnums,))}: fn's arguments are given to the"
+            f" function that is returned, as in scg.grad(fn)(x) ({here()})"
+        ) from None
+
+
 def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Tree], list[Node], Tree]:
     """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient
     has."""
-    if not callable(fn):
-        raise ScgTypeError(f"only a function can be differentiated, got {type(fn).__name__} ({here()})")
-    try:
-        positions = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
-    except TypeError:
-        raise ScgTypeError(f"argnums needs an int or a sequence of ints, got {argnums!r} ({here()})") from None
+    positions = positions_of(fn, argnums)
+    if positions and not args:
+        raise ScgValueError(
+            f"{_called(fn)} was called without the parameters that it is differentiated by: pass them by position, as"
+            " in scg.grad(fn)(params), scg.trace(fn, params), scg.testing.judge(fn, params, rng=rng) or"
+            f" scg.variance.compare(fn, rows, args=(params,), rng=rng) ({here()})"
+        )
     for position in positions:
         if not -len(args) <= position < len(args):
             raise ScgValueError(

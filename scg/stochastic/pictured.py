@@ -1,10 +1,20 @@
 """What shows itself as a graph: in text, in the languages of Graphviz and Mermaid, and in pictures."""
 
 import os
+from typing import TYPE_CHECKING, NoReturn
 
+from scg.core.advice import no_attribute
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.stochastic.pictures import dot, mermaid, save, svg, text
+
+_ELSEWHERE = {
+    "value": "graph.cost.value",
+    **dict.fromkeys(("backward", "grad", "gradient"), "graph.gradients(rng=rng)"),
+    "sample": "graph.run(rng=rng), a graph of new samples; graph.stochastic has them by name",
+    **dict.fromkeys(("plot", "draw", "show", "render", "visualize"), 'graph.save("graph.svg"), or print(graph)'),
+}
+"""By what other libraries call an attribute: what to write."""
 
 
 class Pictured:
@@ -12,6 +22,11 @@ class Pictured:
 
     cost: Node
     stochastic: dict[str, Node]
+
+    if not TYPE_CHECKING:  # it has no attribute but those that are declared
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, _ELSEWHERE)
 
     @property
     def nodes(self) -> list[Node]:

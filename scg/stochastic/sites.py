@@ -11,7 +11,7 @@ from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.node import Node, record
-from scg.core.operands import frozen
+from scg.core.operands import described, frozen
 from scg.core.primitive import primitive, smooth_primitive
 from scg.distributions.base import Distribution, Shape, draw_noise, writes
 from scg.distributions.entry import sample_shape
@@ -224,9 +224,10 @@ def sample(
     Raises EstimatorError, here and not as a wrong number later, where the estimator is not valid for the distribution.
     """
     if not isinstance(distribution, Distribution):
-        raise ScgTypeError(
-            f"sample needs a distribution, got {type(distribution).__name__}: use scg.distributions ({here()})"
-        )
+        kind = isinstance(distribution, type) and issubclass(distribution, Distribution)
+        got = f"the class {distribution.__name__}" if kind else described((distribution,))
+        way = f"write {distribution.__name__}(...), with its parameters" if kind else "use scg.distributions"
+        raise ScgTypeError(f"sample needs a distribution, got {got}: {way} ({here()})")
     if not isinstance(estimator, Estimator):
         hint = (
             f"{estimator.__name__}()"

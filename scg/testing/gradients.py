@@ -11,9 +11,10 @@ from scg.core.aliases import Function, Keywords, Result
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
+from scg.core.operands import described
 from scg.core.options import integer
 from scg.core.tree import leaves, rebuild
-from scg.errors import ScgValueError
+from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.lifting import Argnums
 from scg.testing.numerics import EPS, SAFETY, change_of, extrapolated, noise_of, size_of
 
@@ -73,6 +74,8 @@ class _Problem:
     """``fn`` as a function of the list of its differentiable leaves, and the loss that makes its result a scalar."""
 
     def __init__(self, fn: Function, args: tuple[object, ...], argnums: Argnums | None, kwargs: Keywords):
+        if not callable(fn):
+            raise ScgTypeError(f"check_gradient needs a function and its arguments, got {described((fn,))} ({here()})")
         self.fn, self.args, self.kwargs = fn, args, kwargs
         chosen: Iterable[int] = (
             range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
@@ -86,6 +89,7 @@ class _Problem:
         if not self.slots:
             raise ScgValueError(
                 "check_gradient found no floating-point array among the arguments: nothing can be differentiated"
+                f" ({here()})"
             )
 
     def __call__(self, values: Sequence[Value]) -> list[Result]:
@@ -101,6 +105,8 @@ class _Problem:
         self.plain = [np.asarray(y) for y in self(point)]
         weights: list[Result] = []
         for y in self.plain:
+            if y.dtype.kind not in "fiubc":
+                raise ScgTypeError(f"check_gradient needs a function of numbers, got {described((y,))} ({here()})")
             if y.dtype.kind not in "fc":
                 weights.append(None)
                 continue

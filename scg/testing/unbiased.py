@@ -134,7 +134,10 @@ def subject_of(
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
     if isinstance(given, (Graph, Samples)) and (args or kwargs):
         what = "a graph takes" if isinstance(given, Graph) else "Samples take"
-        raise ScgTypeError(f"{what} no further arguments ({here()})")
+        raise ScgTypeError(
+            f"{what} no arguments of a function, got {', '.join([*map(repr, args), *kwargs])}: the options are"
+            f" reference, alpha, detect, power, max_replicates, bounds, paired and progress ({here()})"
+        )
     if isinstance(given, Samples):
         if isinstance(reference, str):
             raise ScgTypeError(
@@ -190,7 +193,8 @@ def _exactly(
     power: float,
 ) -> Verdict:
     bias = mean - gradient
-    worst = index_of_worst(np.abs(bias) / tolerance)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a cost that is exactly zero has no tolerance
+        worst = index_of_worst(np.where(bias == 0, 0, np.abs(bias) / tolerance))
     agrees = bool(np.all(np.abs(bias) <= tolerance))
     reason = f"the exact mean {'is' if agrees else 'is not'} the exact gradient"
     at, low, high, detectable, reference = [

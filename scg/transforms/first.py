@@ -16,7 +16,7 @@ from scg.core.operands import described, plain
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import draws
-from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, run
+from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, positions_of, run
 from scg.stochastic.nested import paired
 from scg.stochastic.surrogate import expanded
 from scg.stochastic.tape import TAPE, Chosen
@@ -68,6 +68,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
     """
     if not isinstance(has_aux, (bool, np.bool_)):
         raise ScgTypeError(f"has_aux must be True or False, got {described((has_aux,))} ({here()})")
+    positions_of(fn, argnums)
 
     @functools.wraps(fn)
     def differentiated(*args: object, **kwargs: object) -> tuple[Value, Tree]:
@@ -136,6 +137,7 @@ def grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
 def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Tree, Function]]:
     """The function that returns (fn(*args), pullback): pullback(v) is v^T J, in the structure of the arguments, v in
     that of the result."""
+    positions_of(fn, argnums)
 
     @functools.wraps(fn)
     def pulled(*args: object, **kwargs: object) -> tuple[Tree, Function]:
@@ -193,7 +195,8 @@ def _split(fn: Function, given: list[Tree]) -> Function:
         result = fn(*args, **kwargs)
         if type(result) is not tuple or len(result) != 2:
             raise ScgTypeError(
-                f"with has_aux=True a function returns the tuple (cost, aux), got {described((result,))} ({here()})"
+                f"with has_aux=True a function returns the tuple (cost, aux), got {described((result,))}"
+                f"{f' of {len(result)}' if isinstance(result, tuple) else ''} ({here()})"
             )
         given.append(result[1])
         return result

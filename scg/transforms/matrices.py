@@ -20,7 +20,7 @@ from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import draws
 from scg.stochastic.estimates import settled
 from scg.stochastic.jumps import refuse_moving_jumps
-from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, run
+from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, positions_of, run
 from scg.stochastic.nested import paired
 from scg.stochastic.sites import is_stochastic
 from scg.stochastic.surrogate import expanded
@@ -36,6 +36,7 @@ def jacobian(fn: Function, argnums: Argnums = 0) -> Function:
     Many rows at once, by replaying one backward pass over a batch of unit cotangents: in blocks of so many that all
     arrays of one block take 64 megabytes at most, or of one row where that takes more.
     """
+    positions_of(fn, argnums)
 
     @functools.wraps(fn)
     def differentiated(*args: object, **kwargs: object) -> Tree:
@@ -71,6 +72,7 @@ def hessian(fn: Function, argnums: int = 0) -> Function:
 
     For a structure of arrays, that structure in which each leaf holds the structure again: H[a][b] = d^2 fn / d a d b.
     """
+    positions_of(fn, argnums)
 
     @functools.wraps(fn)
     def differentiated(*args: object, **kwargs: object) -> Tree:
@@ -108,6 +110,7 @@ def hvp(fn: Function, argnums: Argnums = 0) -> Function:
 
     One backward pass through the gradient of <grad fn, v>: the Hessian is never formed.
     """
+    positions_of(fn, argnums)
 
     @functools.wraps(fn)
     def product(*args: object, **kwargs: object) -> Tree:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from scg.core.aliases import Function, Operand, Result, Tree
+from scg.core.options import integer
 from scg.errors import ScgError, here
 from scg.files import write
 from scg.variance.environment import environment
@@ -77,7 +78,7 @@ class Report:
     def table(self, width: int | None = None, timed: bool = True) -> str:
         """The table in ``width`` columns (of the terminal): what does not fit is left out, from the least important on;
         times only if ``timed``."""
-        width = width or shutil.get_terminal_size((100, 24)).columns
+        width = shutil.get_terminal_size((100, 24)).columns if width is None else integer("width", width, 1)
         blocks = [self._block([row.total for row in self.rows.values()], "", width, timed)]
         paths = list(next(iter(self.rows.values())).entries)
         for path in paths if len(paths) > 1 else ():

@@ -71,6 +71,49 @@ def test_a_name_that_nobody_has_is_python_s_own_error(module, name):
     assert not isinstance(caught.value, ScgError)
 
 
+# attributes
+
+GRAPH = scg.trace(lambda x: np.sum(x * x), np.ones(2))
+ATTRIBUTES = {
+    "graph": (
+        GRAPH,
+        {"value": "graph.cost.value", "backward": "graph.gradients(rng=rng)", "plot": 'graph.save("graph.svg")'},
+    ),
+    "optimizer": (
+        scg.optim.Adam(np.zeros(2)),
+        {
+            "lr": "optimizer.learning_rate",
+            "zero_grad": "an argument of optimizer.step",
+            "state_dict": "optimizer.state",
+        },
+    ),
+    "node": (
+        scg.parameter(np.ones(2)),
+        {"cuda": "node:", "float": "node.astype(np.float32)", "log_prob": "distribution.log_prob"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in ATTRIBUTES.items() for name in names])
+def test_an_attribute_of_another_library_says_what_is_written_here(kind, name):
+    owner, names = ATTRIBUTES[kind]
+    with pytest.raises(ScgAttributeError) as caught:
+        getattr(owner, name)
+    assert f"has no .{name}: write " in str(caught.value) and names[name] in str(caught.value)
+    assert __file__ in str(caught.value) and not hasattr(owner, name)
+    with pytest.raises(AttributeError, match="no attribute 'colour'$"):
+        _ = owner.colour
+
+
+def test_the_rate_of_an_optimizer_is_not_set_by_another_name():
+    """``optimizer.lr = rate`` would have no effect."""
+    optimizer = scg.optim.SGD(np.zeros(2), learning_rate=0.5)
+    with pytest.raises(ScgAttributeError, match="write optimizer.learning_rate"):
+        optimizer.lr = 0.1
+    optimizer.learning_rate, optimizer.note = 0.1, "mine"
+    assert optimizer.learning_rate == 0.1 and optimizer.note == "mine"
+
+
 # tables of numbers
 
 LOOKUPS = {

@@ -54,6 +54,8 @@ def bindings(
     Raises ScgValueError where a node has none.
     """
     graph = graph.graph() if isinstance(graph, Program) else graph
+    if not isinstance(graph, Graph):
+        raise ScgTypeError(f"bindings needs a graph or a program, got {type(graph).__name__} ({here()})")
     choices = valid(graph, unbiased=unbiased, order=order, estimators=estimators)
     for name, found in choices.items():
         if not found:
