@@ -8,7 +8,7 @@ import numpy as np
 
 from scg.core import absorbing
 from scg.core.aliases import Function, Operands, Result
-from scg.core.ambient import AMBIENT, nan_is_sought, settled, unplanned
+from scg.core.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanned
 from scg.core.axes import elementwise
 from scg.core.cotangents import (
     accumulated,
@@ -21,9 +21,11 @@ from scg.core.cotangents import (
     raise_at,
     unbroadcast,
 )
+from scg.core.limits import mended
 from scg.core.node import Node, value_of, values_of
 from scg.core.operands import has_nan
 from scg.core.primitive import smooth_primitive
+from scg.core.still import stays
 from scg.core.ties import branched
 from scg.core.undefined import connected, marked, way
 from scg.errors import NonFiniteError, here
@@ -63,7 +65,9 @@ def pull_with_supports(
     if ambient is not None and seeking:
         AMBIENT.set(ambient._replace(nan=False))
     try:
-        walk = _Walk(table, needed, create_graph, _sound(order, roots, create_graph), seeking, undefined or {}, rest)
+        moving = [node for node in order if node.id in wanted]
+        sound = _sound(order, roots, create_graph)
+        walk = _Walk(table, moving, needed, create_graph, sound, seeking, undefined or {}, rest)
         for node in reversed(order):
             if node.id in table and (node.primitive.differentiable or node.primitive.every):
                 walk.step(node, table[node.id] if node.id in wanted else table.pop(node.id))
@@ -112,6 +116,7 @@ class _Walk:
     def __init__(
         self,
         table: dict[int, Result],
+        wanted: list[Node],
         needed: set[int],
         create_graph: bool,
         sound: Result,
@@ -119,7 +124,8 @@ class _Walk:
         undefined: dict[tuple[int, int], Result],
         rest: Collection[int],
     ):
-        self.table, self.needed, self.create_graph, self.sound = table, needed, create_graph, sound
+        self.table, self.wanted, self.needed = table, wanted, needed
+        self.create_graph, self.sound = create_graph, sound
         self.seeking, self.undefined, self.rest = seeking, undefined, rest
         self.supports: dict[int, Result] = {i: np.not_equal(g, 0) for i, g in table.items()}
         self.known: dict[tuple[Function, tuple[bool, ...]], bool] = {}  # whether VJPs move
@@ -185,6 +191,8 @@ class _Walk:
     def _add(self, node: Node, k: int, operand: Node, d: Result, inside: Result) -> None:
         """Add to the cotangent of operand k, and to its support."""
         d = branched(fitted(d, operand.raw), node, self.rest)
+        if type(d) is not tuple and RECORDER.get() is None and not is_finite(d) and value_of(self.sound):
+            d, inside = self._without_still(operand, d, inside)
         if (node.id, k) in self.undefined:
             d, inside = marked(d, self.undefined[node.id, k]), inside | self.undefined[node.id, k]
         if self.seeking and has_nan(value_of(d)):
@@ -200,6 +208,13 @@ class _Walk:
             self.supports[i] = tuple([_either(a, b) for a, b in zip(before, inside, strict=True)])
         else:
             self.supports[i] = before | inside
+
+    def _without_still(self, operand: Node, d: Result, inside: Result) -> tuple[Result, Result]:
+        """A cotangent that is not finite, and its support, without elements of the operand that stay as they are."""
+        still = stays(operand, self.wanted)
+        if type(d) is Node:
+            return mended([d], [np.where(still, 0, np.nan)], [operand, d])[0], inside & ~still
+        return np.where(still & ~np.isfinite(d), 0, d).astype(d.dtype, copy=False), inside & ~still
 
     def _moves(self, d: Result, vjp: Function, node: Node) -> bool:
         """Whether the coefficients of a VJP depend on what we differentiate by: traced on nodes."""

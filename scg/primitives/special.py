@@ -1,8 +1,9 @@
 """The ufuncs of ``scipy.special``, one line each: the function, and its derivative in each argument.
 
 Beyond the table for NumPy's ufuncs: both derivatives of ``xlogy`` and ``rel_entr`` are 0 at x = y = 0, of ``xlog1py``
-at x = 0, y = -1. Orders, degrees and the like that have no derivative here are named: a node in their place is refused
-when a derivative in it is asked for.
+at x = 0, y = -1. These are conventions, and have no derivatives: a second one there is NaN, unless x stays 0
+(``scg.core.still``). Orders, degrees and the like that have no derivative here are named: a node in their place is
+refused when a derivative in it is asked for.
 """
 
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
+from scg.core.node import Node
 from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable
 from scg.primitives.elementwise import (
@@ -71,9 +73,42 @@ def _nonzero(x):
     return np.where(x == 0, 1, x)
 
 
+_agreed: Primitive = smooth_primitive(
+    lambda slope, at: slope,
+    elementwise,
+    lambda g, out, slope, at: g * np.where(at, math.nan, 1).astype(g.dtype),
+    None,
+    name="agreed",
+    same=True,
+)
+"""A slope that is a convention ``at`` a point, where it has no derivative: that of x log(x) goes to -inf at 0."""
+
+
+def _by_convention(slope, x, y):
+    """``slope(y, at)``, at the points x = y = 0, where it has the value of a convention."""
+    at = (x == 0) & (y == 0)
+    found = slope(y, at)
+    return _agreed(found, at) if type(found) is Node else found
+
+
+def _log(x, y):
+    """log(y), by convention 0 where x = y = 0."""
+    return _by_convention(lambda y, at: np.log(np.where(at, 1, y)), x, y)
+
+
+def _log1p(x, y):
+    """log(1 + y), by convention 0 where x = 1 + y = 0."""
+    return _by_convention(lambda z, at: np.log1p(np.where(at, 0, y)), x, 1 + y)
+
+
 def _over(x, y):
-    """x / y, and 0 where both are 0."""
-    return x / np.where((x == 0) & (y == 0), 1, y)
+    """x / y, by convention 0 where x = y = 0."""
+    return _by_convention(lambda y, at: x / np.where(at, 1, y), x, y)
+
+
+def _log_over(x, y, one):
+    """log(x / y) + one, by convention 0 where x = y = 0."""
+    return _by_convention(lambda y, at: np.where(at, 0, np.log(x / np.where(at, 1, y)) + one), x, y)
 
 
 # gamma functions
@@ -261,25 +296,25 @@ derivatives(sp.powm1, lambda out, x, y: power_in_base(x, y), lambda out, x, y: p
 derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
 derivatives(
     sp.xlogy,
-    lambda out, x, y: np.log(np.where((x == 0) & (y == 0), 1, y)),
+    lambda out, x, y: _log(x, y),
     lambda out, x, y: _over(x, y),
     cuts=lambda x, y: cut_at_zero(y),
 )
 derivatives(
     sp.xlog1py,
-    lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)),
+    lambda out, x, y: _log1p(x, y),
     lambda out, x, y: _over(x, 1 + y),
     cuts=lambda x, y: cut_at_zero(1 + y),
 )
 derivatives(sp.entr, lambda out, x: -1 - np.log(x))
 derivatives(
     sp.rel_entr,
-    lambda out, x, y: np.where((x == 0) & (y == 0), 0, 1 + np.log(_over(x, y))),
+    lambda out, x, y: _log_over(x, y, 1),
     lambda out, x, y: -_over(x, y),
 )
 derivatives(
     sp.kl_div,
-    lambda out, x, y: np.where((x == 0) & (y == 0), 0, np.log(_over(x, y))),
+    lambda out, x, y: _log_over(x, y, 0),
     lambda out, x, y: 1 - _over(x, y),
 )
 derivatives(
