@@ -21,6 +21,7 @@ AnyGenerator = (
 _KINDS = AnyGenerator.__args__  # type: ignore[attr-defined]
 _GLOBALS = {"random", "rvs"}  # names by which functions take numbers from the global generators
 _MAKERS = {"default_rng", "RandomState", "Random", "Generator", "PCG64", "Philox", "SeedSequence", "urandom", "secrets"}
+_MAKERS |= {"deepcopy", "loads", "spawn", "jumped", "bit_generator"}
 _MOST = 10_000  # objects that are looked through
 
 
@@ -35,7 +36,8 @@ def held_generators(*holders: object) -> list[AnyGenerator]:
 
 
 def makes_generators(*holders: object) -> bool:
-    """Whether functions, in what they hold and call, name what makes generators of its own, as ``default_rng``."""
+    """Whether functions, in what they hold and call, name what makes generators, or copies them, as ``default_rng`` and
+    ``deepcopy``."""
     return bool(_seen(holders)[1] & _MAKERS)
 
 
@@ -108,7 +110,8 @@ class Watch:
     """Whether a function that is being traced draws numbers beside ``scg.sample``: then a generator moved between two
     samples that are nodes."""
 
-    def __init__(self, fn: Function, generators: Iterable[AnyGenerator]):
+    def __init__(self, fn: Function, generators: Iterable[AnyGenerator], outer: "Watch | Apart | None" = None):
+        self._outer = outer
         self._name = getattr(fn, "__name__", type(fn).__name__)
         self.code = getattr(fn, "__code__", None)
         self._known = {_key(g): (g, state_of(g)) for g in generators}
@@ -121,17 +124,18 @@ class Watch:
             self._look(_key(rng), "")
         self._depth += 1
         try:
-            return fn(*args)
+            return fn(*args) if self._outer is None else self._outer.draw(rng, fn, *args)
         finally:
             self._depth -= 1
             if self._depth == 0:
                 self._known[_key(rng)] = rng, state_of(rng)
 
-    def close(self, outer: "Watch | None") -> None:
+    def close(self) -> None:
         """Look at all generators a last time, and tell the watch around this one."""
         for key in self._known:
             self._look(key, "after its last draw")
-        if outer is not None:
+        outer = self._outer
+        if isinstance(outer, Watch):
             outer.found = outer.found or self.found
             outer._known |= {key: (g, state_of(g)) for key, (g, _) in self._known.items()}
 
@@ -146,18 +150,50 @@ class Watch:
                 )
 
 
+@final
+class Apart:
+    """In the place of a watch: all that becomes a node is drawn from generators of its own, equal for equal seeds, and
+    what a function draws otherwise from those that it has."""
+
+    def __init__(self, seed: int):
+        self._seed, self._states, self._inside = seed, dict[type, Any](), False
+
+    def draw(self, rng: np.random.Generator, fn: Function, *args: object) -> Result:
+        """``fn(*args)``, which draws from ``rng``."""
+        if self._inside:
+            return fn(*args)
+        bits = rng.bit_generator
+        kind, before = type(bits), bits.state
+        bits.state = self._states.get(kind) or kind(self._seed).state
+        self._inside = True
+        try:
+            return fn(*args)
+        finally:
+            self._states[kind], bits.state, self._inside = bits.state, before, False
+
+
+@contextmanager
+def drawing_apart(seed: int) -> Iterator[None]:
+    """Within the block all that becomes a node is drawn ``Apart``."""
+    token = WATCH.set(Apart(seed))
+    try:
+        yield
+    finally:
+        WATCH.reset(token)
+
+
 @contextmanager
 def watching(fn: Function, *arguments: object) -> Iterator[Watch]:
     """Within the block a watch over the generators that ``fn`` and its arguments hold; ``watch.found`` says afterwards
     what it saw."""
     outer = WATCH.get()
-    watch = Watch(fn, held_generators(fn, *arguments))
+    watch = Watch(fn, held_generators(fn, *arguments), outer)
     token = WATCH.set(watch)
     try:
         yield watch
     finally:
         WATCH.reset(token)
-        watch.close(outer)
+        watch.close()
 
 
 def _key(generator: object) -> int:

@@ -1,7 +1,7 @@
 """A traced function, run again: for values at which an ``if`` comes out otherwise, and where it takes numbers from a
 generator itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -52,14 +52,13 @@ class Again:
 
         return again
 
-    def values(
-        self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator], gradients: bool
-    ) -> list[Result]:
-        """The cost of a run with this generator, where the function takes one, and with ``gradients`` the estimates
-        after it."""
+    def once(
+        self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]
+    ) -> tuple[Tree, Callable[[], list[Result]]]:
+        """The cost of a run with this generator, where the function takes one; and how to estimate its gradient."""
         args, kwargs = self.arguments(parameters, rng) if self._held() else (self._given(parameters), self.kwargs)
         cost, inputs, _ = self._lifted(args, kwargs, bindings)
-        return [getattr(cost, "raw", cost), *(_gradient(cost, inputs) if gradients else ())]
+        return cost, lambda: _gradient(cost, inputs)
 
     def _lifted(
         self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator], chosen: Chosen | None = None

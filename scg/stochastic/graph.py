@@ -27,10 +27,11 @@ from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
 from scg.stochastic.pictured import Pictured
 from scg.stochastic.repeatable import (
+    Runs,
     estimators_from_outside,
     own_formulas,
     refuse_own_generators,
-    refuse_unrepeatable,
+    refuse_samplers,
 )
 from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
@@ -175,9 +176,10 @@ class Graph(Pictured):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"new samples need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
-        if self._constants is not None and rng is not None:
+        if rng is not None and not self._replays:
             if self.again is None or replicates is not None or values:
                 self.require_nodes("Graph.run with new samples")
+                self.require_repeatable()
             return self._fresh(rng, parameters)
         if values is not None and not isinstance(values, Mapping):
             raise ScgTypeError(
@@ -233,7 +235,7 @@ class Graph(Pictured):
             if rng is None:
                 program = None if self.again is None else self.again.program(self.parameters, self.bindings)
                 return self.pulled(self.cost, self.parameters, program)
-            if self._constants is not None or not isinstance(rng, np.random.Generator):
+            if not isinstance(rng, np.random.Generator) or not self._replays:
                 return self.run(rng=rng).gradients()
             made: dict[Turn, Result] = {}
             try:
@@ -332,14 +334,39 @@ class Graph(Pictured):
                 )
 
     def require_repeatable(self) -> None:
-        """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
-        elsewhere than the generator that it is given: two runs from equal generators differ."""
-        if not self._is_repeatable:
-            if held_generators(*own_formulas(self.stochastic)):
-                _ = self.recorded
-            given = map_leaves(lambda node: node.value, self.parameters)
-            refuse_unrepeatable(self.stochastic, self.again if self.is_complete else None, given, self.bindings)
-            self._is_repeatable = True
+        """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers that
+        are no nodes: runs of the same samples differ, and replicates would repeat the numbers of the recorded one."""
+        if self._is_repeatable:
+            return
+        refuse_samplers(self.stochastic)
+        if self._unexplained is not None:
+            raise ScgValueError(
+                f"{self._unexplained}, and replicates would repeat what it took: draw by scg.sample(distribution,"
+                " estimator, rng=rng), or by the methods of rng itself, of which each gradient is another run"
+                f" ({here()})"
+            )
+        if held_generators(*own_formulas(self.stochastic)):
+            _ = self.recorded
+        if self._runs is not None:
+            self._runs.refuse_estimators(self.stochastic)
+        self._is_repeatable = True
+
+    @property
+    def _runs(self) -> Runs | None:
+        """Other runs of the function, if it has to be asked of them whether the recorded one stands for all."""
+        if self.again is None or not self.is_complete:
+            return None
+        return Runs(self.again, map_leaves(lambda node: node.value, self.parameters), self.bindings)
+
+    @property
+    def _replays(self) -> bool:
+        """Whether a replay with new samples is another run of the function."""
+        return self.is_complete and (RECORDER.get() is not None or self._unexplained is None)
+
+    @cached_property
+    def _unexplained(self) -> str | None:
+        """How other runs of the same samples differ from the recorded one; None where they do not."""
+        return None if self._runs is None else self._runs.unexplained(self.cost)
 
     def replicated(
         self, rng: np.random.Generator, replicates: int, costs: bool = False

@@ -1,28 +1,41 @@
-"""Whether a graph is a function of its parameters and of the generator that it is given, so that replicates, which draw
-its nodes anew, are independent runs of the program that was traced.
+"""Whether a recorded run stands for all runs of its function, so that replicates, which draw its nodes anew, are
+independent runs of the program that was traced.
 
-Two runs from equal generators must agree: in their costs, in the gradients of estimators from outside the package, and
-in the samples of distributions from outside. Where they do not, numbers come from elsewhere (a generator that was made
-inside, a library's own, a simulator with a state), would be the same in all replicates, and are refused.
+The cost of a run is F(x, e): x are the samples that are nodes, e is all else that may differ from run to run, such as
+numbers of a copy of the generator, of a child, of one that is made inside, or a state. A replay has the e of the
+recorded run for ever: it is right where F does not depend on e. What must agree:
+
+* replicates of the same x of two recorded runs, whose e differ;
+* where an ``if`` on a sample tells these apart, and for gradients of estimators from outside, two runs whose e differ
+  and whose nodes are drawn from equal generators (``drawing_apart``).
 """
 
-import itertools
+import contextvars
 import pickle
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Result, Tree
-from scg.core.ambient import RECORDER
-from scg.core.generators import held_generators, makes_generators, state_of
+from scg.core.aliases import Function, Result, Tree
+from scg.core.ambient import AMBIENT, RECORDER, SCOPE, WATCH
+from scg.core.ancestry import ancestors
+from scg.core.generators import drawing_apart, held_generators, makes_generators, state_of
 from scg.core.node import Node
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.estimator import Estimator
+from scg.stochastic.replicates import block_of
+from scg.stochastic.resampling import resample
+from scg.stochastic.tape import TAPE
 
 _SAMPLES = 64  # which a distribution draws twice: for coins of 1/2 to agree by accident has probability 2^-64
-_RUNS = 8  # of a function that makes generators: a sample of its own may be one coin
+_RUNS = 8  # to compare, where generators are made or copied: what such a one gives may be one coin
+_SEED = 0x5C6
+_NUMBERS = int, float, np.ndarray, np.generic
+_REPLICATES = 32  # of the same samples: what only some of them show is seen, as noise times a coin
 
 
 def _is_outside(kind: type) -> bool:
@@ -59,67 +72,140 @@ def refuse_own_generators(stochastic: Mapping[str, Node]) -> None:
             )
 
 
-def refuse_unrepeatable(
-    stochastic: Mapping[str, Node], again: Again | None, parameters: Tree, bindings: Mapping[str, Estimator]
-) -> None:
-    """Raise ScgValueError for the first sampler, or for the function, and EstimatorError for the estimators, where two
-    runs from equal generators differ."""
+def refuse_samplers(stochastic: Mapping[str, Node]) -> None:
+    """Raise ScgValueError for the first sampler whose samples are no function of the generator that it is given."""
     for name, node in stochastic.items():
         _refuse_sampler(name, node)
-    if again is None:
-        return
-    own = estimators_from_outside(stochastic)
-    token = RECORDER.set(None)
-    try:
-        suspect = makes_generators(again.fn, *[f for e in own.values() for f in formulas(e)])
+
+
+class _Run(NamedTuple):
+    """The node of a cost, and what is compared: the cost and gradients, or replicates of the cost."""
+
+    node: Tree
+    values: list[Result]
+
+
+class Runs:
+    """Runs of a traced function at some parameters, each from generators of another stream."""
+
+    def __init__(self, again: Again, parameters: Tree, bindings: Mapping[str, Estimator]):
+        self._again, self._given, self._bindings = again, parameters, bindings
+
+    def refuse_estimators(self, stochastic: Mapping[str, Node]) -> None:
+        """Raise EstimatorError where estimators from outside give other gradients for the same samples and noise."""
+        own = estimators_from_outside(stochastic)
+        if not own:
+            return
         learned = _state(own)
-        runs = _runs(again, parameters, bindings, bool(own))
-        first = next(runs, None)
-        for _ in range(_RUNS - 1 if suspect else 1):
-            other = next(runs, None)
-            if first is None or other is None:
-                return
-            if not _equal(first[:1], other[:1]):
-                name = getattr(again.fn, "__name__", type(again.fn).__name__)
-                raise ScgValueError(
-                    f"{name} is not a function of its generator: two runs from equal ones gave costs"
-                    f" {np.sum(first[0]):.6g} and {np.sum(other[0]):.6g}, so it takes numbers from elsewhere (or from"
-                    " rng.spawn), or its state changes, and replicates would repeat what it took: draw by"
-                    " scg.sample(distribution, estimator, rng=rng), or average scg.grad over fresh calls"
-                    f" ({here()})"
-                )
-            if not _equal(first, other) and _state(own) == learned:
+        for first, other in _alone(self._pairs, self._count(*[f for e in own.values() for f in formulas(e)]), True):
+            if not _equal(first.values, other.values) and _state(own) == learned:
                 names = ", ".join(f"{name} ({type(e).__name__})" for name, e in own.items())
                 raise EstimatorError(
-                    f"{names}: takes numbers from elsewhere than down.rng, which all replicates would share: two"
-                    " gradients from equal generators differ. Draw them by down.noise(distribution)"
-                    f" ({here()})"
+                    f"{names}: takes numbers that are no nodes, which all replicates would share: two gradients from"
+                    f" the same samples differ. Draw them by down.noise(distribution) ({here()})"
                 )
-    finally:
-        RECORDER.reset(token)
 
-
-def _runs(again: Again, parameters: Tree, bindings: Mapping[str, Estimator], gradients: bool) -> Iterator[list[Result]]:
-    """Costs, and gradients where they are wanted, of runs from equal generators; those that the function holds itself
-    are put back after each run. What the function raises for these samples is said where it is met: here the runs
-    end."""
-    held = [(g, g.bit_generator.state) for g in held_generators(again.fn) if isinstance(g, np.random.Generator)]
-    for family in itertools.count():
+    def unexplained(self, cost: Node) -> str | None:
+        """How other runs of the same samples differ from the recorded one; None where they do not."""
+        count = self._count()
         try:
-            values = again.values(parameters, _generator(family), bindings, gradients)
-        except Exception:
-            return
+            found = _alone(self._unlike, cost, count)
+        except Exception:  # an `if` comes out otherwise, or chance leads out of a domain
+            pairs = _alone(self._pairs, max(count, 2), False)
+            found = next((pair for pair in pairs if not _equal(pair[0].values, pair[1].values)), None)
+        if found is None:
+            return None
+        first, other = found
+        name = getattr(self._again.fn, "__name__", type(self._again.fn).__name__)
+        a, b = np.ravel(first.values[0]), np.ravel(other.values[0])
+        k = np.argmax(a != b)
+        return (
+            f"{name} is not a function of its samples: two runs from equal ones gave costs {a[k]:.6g} and {b[k]:.6g}"
+            f"{_entry(first.node, other.node)}, so it takes numbers that are no nodes (of a copy of rng, of rng.spawn,"
+            " of a generator that is made inside, node.value), or its state changes"
+        )
+
+    def _count(self, *formulas: object) -> int:
+        return _RUNS if makes_generators(self._again.fn, *formulas) else 1
+
+    def _unlike(self, cost: Node, count: int) -> tuple[_Run, _Run] | None:
+        """Replicates of the recorded run and of another one, of the same samples, where they differ."""
+        first = cost
+        for k in range(1, count + 1):
+            with self._streams(k) as rng:
+                other = self._again.once(self._given, rng, self._bindings)[0]
+            one, two = _replicates(first, other)
+            if first is cost and not _equal(one.values, two.values):
+                with self._streams(0) as rng:  # nodes of a rebound graph may have been drawn in another order
+                    first = self._again.once(self._given, rng, self._bindings)[0]
+                one, two = _replicates(first, other)
+            if not _equal(one.values, two.values):
+                return one, two
+        return None
+
+    def _pairs(self, count: int, gradients: bool) -> list[tuple[_Run, _Run]]:
+        """Pairs of runs whose nodes are drawn from equal generators; with ``gradients`` all else that these give is
+        equal, too, since what an estimator draws for one run need not be a node. What the function raises for these
+        samples is seen where it is met: here the pairs end."""
+        found: list[tuple[_Run, _Run]] = []
+        for k in range(count):
+            pair = []
+            for j in range(2):
+                try:
+                    with self._streams(k if gradients else 2 * k + j, j) as rng, drawing_apart(k):
+                        cost, gradient = self._again.once(self._given, rng, self._bindings)
+                        values = [getattr(cost, "raw", cost), *(gradient() if gradients else ())]
+                except Exception:
+                    return found
+                pair.append(_Run(cost, values))
+            found.append((pair[0], pair[1]))
+        return found
+
+    @contextmanager
+    def _streams(self, k: int, family: int = 0) -> Iterator[np.random.Generator]:
+        """A generator of the k-th stream, whose children are of a ``family``; within the block those that the function
+        holds are of this stream, too."""
+        held = [g.bit_generator for g in held_generators(self._again.fn) if isinstance(g, np.random.Generator)]
+        before = [bits.state for bits in held]
+        try:
+            for bits in held:
+                bits.state = type(bits)((_SEED, k)).state
+            bits = np.random.PCG64((_SEED, k, family))
+            bits.state = np.random.PCG64((_SEED, k)).state
+            yield np.random.Generator(bits)
         finally:
-            for generator, state in held:
-                generator.bit_generator.state = state
-        yield values
+            for bits, state in zip(held, before, strict=True):
+                bits.state = state
 
 
-def _generator(family: int) -> np.random.Generator:
-    """One of many equal generators, of which those that are spawned differ by ``family``."""
-    bits = np.random.PCG64(family)
-    bits.state = np.random.PCG64(0).state
-    return np.random.Generator(bits)
+def _alone(fn: Function, *args: object) -> Result:
+    """``fn(*args)`` as if nobody recorded, watched or ran a function around it."""
+    context = contextvars.copy_context()
+    for variable in (RECORDER, AMBIENT, WATCH, SCOPE, TAPE):
+        context.run(variable.set, None)
+    return context.run(fn, *args)
+
+
+def _replicates(first: Node, other: Node) -> tuple[_Run, _Run]:
+    """Two recorded costs in replicates of the same samples."""
+    size = min(_REPLICATES, block_of([first, other]))
+    with np.errstate(all="ignore"):
+        one, two = (
+            resample([c], {}, rng=np.random.default_rng(0), size=size, create_graph=False) for c in (first, other)
+        )
+    return _Run(first, one), _Run(other, two)
+
+
+def _entry(first: Tree, other: Tree) -> str:
+    """The line from which two runs differ, where it is seen."""
+    orders = [ancestors([cost], guards=True) if type(cost) is Node else [] for cost in (first, other)]
+    for a, b in zip(*orders, strict=False):
+        if a.primitive is not b.primitive:
+            return f", which differ from {a.line} on"
+        for x, y in zip(a.operands, b.operands, strict=False):
+            if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS) and not _equal([x], [y]):
+                return f", which differ from {a.line} on"
+    return ""
 
 
 def _state(estimators: Mapping[str, Estimator]) -> bytes | None:
@@ -136,7 +222,7 @@ def _refuse_sampler(name: str, node: Node) -> None:
         return
     plain = distribution.detached()
     shape = (_SAMPLES,) if node.size < 10_000 else ()
-    rngs = _generator(0), _generator(1)
+    rngs = _equal_generators()
     before = state_of(rngs[0])
     one, other = (np.asarray(plain.sample(rng, shape)) for rng in rngs)
     unused = bool(shape) and state_of(rngs[0]) == before and bool(np.any(one != one[:1]))
@@ -161,6 +247,13 @@ def _parts(distribution: Distribution) -> Iterator[Distribution]:
             yield from _parts(part)
 
 
+def _equal_generators() -> tuple[np.random.Generator, np.random.Generator]:
+    """Two generators that give the same numbers, and whose children do not."""
+    bits = np.random.PCG64(0), np.random.PCG64(1)
+    bits[1].state = bits[0].state
+    return np.random.Generator(bits[0]), np.random.Generator(bits[1])
+
+
 def _equal(first: list[Result], other: list[Result]) -> bool:
     """To what sums in another order may change."""
     return len(first) == len(other) and all(
@@ -169,5 +262,7 @@ def _equal(first: list[Result], other: list[Result]) -> bool:
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype.kind not in "fc" or b.dtype != a.dtype:
+        return np.array_equal(a, b)
     size = np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
     return a.shape == b.shape and np.allclose(a, b, 0.0, size * np.finfo(a.dtype).eps ** 0.6, equal_nan=True)
