@@ -11,7 +11,7 @@ import numpy as np
 
 from scg.core.aliases import Function, Result
 from scg.core.ambient import WATCH
-from scg.errors import PACKAGE, here, location
+from scg.errors import NOT_THE_USERS, PACKAGE, here, location
 
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
 PYTHON = random.random.__self__  # type: ignore[attr-defined]
@@ -20,14 +20,24 @@ AnyGenerator = (
 )
 _KINDS = AnyGenerator.__args__  # type: ignore[attr-defined]
 _GLOBALS = {"random", "rvs"}  # names by which functions take numbers from the global generators
-_MAKERS = {"default_rng", "RandomState", "Random", "Generator", "PCG64", "Philox", "SeedSequence", "urandom", "secrets"}
-_MAKERS |= {"deepcopy", "loads", "spawn", "jumped", "bit_generator"}
+_SOURCES = {
+    "default_rng",
+    "RandomState",
+    "Random",
+    "Generator",
+    "PCG64",
+    "Philox",
+    "SeedSequence",
+    "urandom",
+    "secrets",
+}
+_SOURCES |= {"deepcopy", "loads", "spawn", "jumped", "bit_generator", "value"}
 _MOST = 10_000  # objects that are looked through
 
 
 def held_generators(*holders: object) -> list[AnyGenerator]:
-    """Generators in functions, objects and structures: in closures, defaults, globals that are named, attributes,
-    items, and in functions that these hold.
+    """Generators in functions, objects and structures: in closures, defaults, globals that are named, also of a module
+    of the user's, attributes, items, and in functions that these hold.
 
     NumPy's and Python's global ones count where a function names ``random``, or ``rvs`` as SciPy's distributions: other
     threads may draw from them meanwhile.
@@ -35,10 +45,10 @@ def held_generators(*holders: object) -> list[AnyGenerator]:
     return list(_seen(holders)[0].values())
 
 
-def makes_generators(*holders: object) -> bool:
-    """Whether functions, in what they hold and call, name what makes generators, or copies them, as ``default_rng`` and
-    ``deepcopy``."""
-    return bool(_seen(holders)[1] & _MAKERS)
+def names_sources(*holders: object) -> bool:
+    """Whether functions, in what they hold and call, name a source of numbers that are no nodes: what makes generators,
+    as ``default_rng``, or copies them, as ``deepcopy``, or ``value``, a number of a node."""
+    return bool(_seen(holders)[1] & _SOURCES)
 
 
 def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]:
@@ -64,7 +74,9 @@ def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]
             named |= names
             if names & _GLOBALS:
                 found |= {id(GLOBAL): GLOBAL, id(PYTHON): PYTHON}
-            stack += [x.__globals__[name] for name in names if name in x.__globals__]
+            found_by_name = [x.__globals__[name] for name in names if name in x.__globals__]
+            own = [vars(y) for y in found_by_name if isinstance(y, ModuleType) and _is_users(y)]
+            stack += [*found_by_name, *[module[name] for module in own for name in names if name in module]]
             stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
             stack += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
         elif isinstance(x, (list, tuple, set, frozenset)):
@@ -76,6 +88,11 @@ def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]
         else:
             stack += [*getattr(x, "__dict__", {}).values(), *([type(x).__call__] if callable(x) else [])]
     return found, named
+
+
+def _is_users(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and not NOT_THE_USERS[file] and "site-packages" not in file
 
 
 def _names(code: CodeType) -> set[str]:

@@ -70,6 +70,10 @@ a uniformly drawn minibatch as a stochastic node, so that the doubly stochastic 
 Numbers that a cost takes from a generator itself (`rng.integers(n)`, `rng.permutation(n)`) are right in `scg.grad`.
 They are no nodes of a traced graph: its `gradients` run the function again for each replicate, and `scg.exact`,
 verdicts and `compare` refuse.
+
+Noise may also come from a copy or a child of the generator (`copy.deepcopy(rng)`, `rng.spawn(1)`), from one that is
+made inside, from `node.value`. Before a recorded run is replayed, it is compared with another run of the function in
+replicates of the same samples. Where their costs differ, replicates and all of the above refuse, and name the line.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,9 @@
 
 import ctypes
 import functools
+import re
 import threading
+import traceback
 import warnings
 import weakref
 from collections import OrderedDict
@@ -16,7 +18,7 @@ from scg.core.aliases import Function, Keywords, Result, Tree
 from scg.core.ambient import RECORDER, nan_is_sought
 from scg.core.node import Node
 from scg.core.tree import leaves
-from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
+from scg.errors import NOT_THE_USERS, NonFiniteError, NotDifferentiable, PlanError, ScgError, here, location
 from scg.plans.building import build
 from scg.plans.checks import Otherwise, Raised
 from scg.plans.derived import Constants, constants
@@ -39,6 +41,7 @@ EXPECTED = (Otherwise, Raised, ScgError, ArithmeticError, ValueError, IndexError
 """What a call of a plan may raise for its values. All else is a fault of the plan, and is not hidden."""
 
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
+_SHOWN = re.compile(r"<.*shape \(.*\), \w+>", re.DOTALL)  # a node as text
 
 
 class Unplanned(PlanError):
@@ -374,7 +377,22 @@ def _of_a_node(error: Exception) -> str | None:
             "a number that a plan does not know is looked up in a dict: pass it as a Python number, a plan for each, or"
             " index an array by it"
         )
+    if type(error) in (TypeError, ValueError) and _SHOWN.search(str(error)):
+        return (
+            f"what takes no nodes, as a seed, is given an array or a number that a plan makes anew, at {_raised(error)}"
+            f" ({error}): draw by the methods of rng alone, or pass a seed as a Python int, a plan for each;"
+            " scg.compile(fn, fallback=True) runs it plainly"
+        )
     return None
+
+
+def _raised(error: Exception) -> str:
+    """The last of the user's own lines that led to an error."""
+    lines = [(frame.f_code, frame.f_lasti) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [
+        line for line in lines if not NOT_THE_USERS[line[0].co_filename] and not line[0].co_filename.endswith(".pyx")
+    ]
+    return location(*own[-1]) if own else "unknown line"
 
 
 def _restore(signature: Signature, states: Sequence[Keywords]) -> None:

@@ -1,7 +1,7 @@
 """Generators in the place of those that a recorded function is given: they tell the recorder what they draw."""
 
 import functools
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,8 +20,9 @@ class Proxy(np.random.Generator):
         bits: np.random.BitGenerator = self.recorder.raw_bits(self)
         return bits
 
-    def __reduce__(self) -> Any:
-        return self.real.__reduce__()
+    def __reduce__(self) -> NoReturn:
+        self.recorder.refuse("a copy of rng gives numbers that a plan would repeat: draw by the generator's methods")
+        raise AssertionError
 
 
 def _through(name: str) -> Function:

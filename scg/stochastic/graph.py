@@ -46,7 +46,9 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
 
     Where ``fn`` takes numbers from a generator itself (``rng.integers(3)``), they are constants of this graph:
     ``gradients`` then runs ``fn`` again for each gradient, and what would replay the graph refuses. Draw by
-    ``scg.sample`` or ``scg.minibatch`` instead.
+    ``scg.sample`` or ``scg.minibatch`` instead. Before the graph is replayed ``fn`` runs once more, with another
+    generator: where the cost is no function of the samples (numbers of a copy of ``rng``, a state that changes),
+    replicates refuse, and single runs trace ``fn`` anew.
     """
     lifted, inputs, structure = lift(fn, args, argnums)
     positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
@@ -167,8 +169,8 @@ class Graph(Pictured):
         With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then
         have it as well. Raises GuardError where an ``if`` on a node would have come out otherwise; replicates behind an
         ``if`` on a sample have values, and their gradients by ``gradients(rng=, replicates=)``. A function that
-        takes numbers from a generator itself is traced again for new samples; ``replicates`` and ``values`` of such a
-        graph raise ScgValueError.
+        takes numbers that are no nodes is traced again for new samples; ``replicates`` and ``values`` of such a graph
+        raise ScgValueError.
         """
         if replicates is not None:
             integer("replicates", replicates, 1)

@@ -21,7 +21,7 @@ import numpy as np
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE, WATCH
 from scg.core.ancestry import ancestors
-from scg.core.generators import drawing_apart, held_generators, makes_generators, state_of
+from scg.core.generators import drawing_apart, held_generators, names_sources, state_of
 from scg.core.node import Node
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgValueError, here
@@ -32,7 +32,7 @@ from scg.stochastic.resampling import resample
 from scg.stochastic.tape import TAPE
 
 _SAMPLES = 64  # which a distribution draws twice: for coins of 1/2 to agree by accident has probability 2^-64
-_RUNS = 8  # to compare, where generators are made or copied: what such a one gives may be one coin
+_RUNS = 8  # to compare, where numbers may be no nodes: they may be those of one coin
 _SEED = 0x5C6
 _NUMBERS = int, float, np.ndarray, np.generic
 _REPLICATES = 32  # of the same samples: what only some of them show is seen, as noise times a coin
@@ -126,7 +126,7 @@ class Runs:
         )
 
     def _count(self, *formulas: object) -> int:
-        return _RUNS if makes_generators(self._again.fn, *formulas) else 1
+        return _RUNS if names_sources(self._again.fn, *formulas) else 1
 
     def _unlike(self, cost: Node, count: int) -> tuple[_Run, _Run] | None:
         """Replicates of the recorded run and of another one, of the same samples, where they differ."""
