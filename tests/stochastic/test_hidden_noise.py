@@ -44,7 +44,7 @@ WAYS = {
     "Python": lambda rng: random.Random(int(rng.integers(2**31))).random(),
     "Python by its state": lambda rng: random.Random(rng.bit_generator.state["state"]["state"]).random(),
     "made inside": lambda rng: RNG().random(),
-    "a clock": lambda rng: time.perf_counter_ns() % 1009 / 1009,
+    "a clock": lambda rng: time.perf_counter() % 1,
     "itself": lambda rng: rng.random(),
 }
 
