@@ -6,6 +6,7 @@ or other vectors, the terms are zero. Else they are NaN, also where the cotangen
 for a matrix function V h(w) V^T, that needs h'. ``scg.limits`` finds it.
 """
 
+import math
 from inspect import unwrap
 
 import numpy as np
@@ -54,15 +55,33 @@ def _differences(w):
     return w[..., None, :] - w[..., :, None], np.max(np.abs(w), axis=-1)[..., None, None] if w.shape[-1] else 0.0
 
 
+def _read_value(a, UPLO):
+    apart = np.abs(a - transposed(a)) / math.sqrt(np.finfo(a.dtype).eps)
+    symmetric = np.all(apart <= np.max(np.abs(a), axis=(-2, -1), keepdims=True, initial=0), axis=(-2, -1))
+    triangle = np.tri(a.shape[-1], dtype=a.dtype) + np.tri(a.shape[-1], k=-1, dtype=a.dtype)
+    return np.where(symmetric[..., None, None], np.ones((), a.dtype), triangle if UPLO == "L" else triangle.T)
+
+
+_read = primitive(_read_value, axes.contraction("ij->ij"), steps=False, name="read")
+
+
+def _of_triangle(s, a, UPLO):
+    """The cotangent of a matrix of which one triangle is read, from the symmetric one S: along symmetric changes dA it
+    is S, or the triangle alone with twice what is off the diagonal, as <S, dA> is the same. The first is given where A
+    is symmetric, to half the digits, so that a step along it stays there; else the second, which NumPy's function has
+    everywhere."""
+    return s * _read(a, UPLO=UPLO.upper())
+
+
 # Cholesky
 
 
 def _cholesky_vjp(g, out, a):
-    """sym(L^-T Phi(L^T G) L^-1), Phi the lower triangle with its diagonal halved (Murray 2016, eq. 8)."""
+    """S = sym(L^-T Phi(L^T G) L^-1), Phi the lower triangle with its diagonal halved (Murray 2016, eq. 8)."""
     n = a.shape[-1]
     phi = np.tri(n, dtype=a.dtype) - 0.5 * np.eye(n, dtype=a.dtype)
     root = inverse(out)
-    return _symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root)
+    return _of_triangle(_symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root), a, "L")
 
 
 _cholesky = smooth_primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
@@ -70,8 +89,8 @@ _cholesky = smooth_primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->k
 
 @implements(np.linalg.cholesky)
 def cholesky(a, /, *, upper=False):
-    """L with L L^T = A (or U = L^T). One triangle is read and A taken as symmetric: the gradient is the symmetric
-    one."""
+    """L with L L^T = A (or U = L^T). One triangle is read: the gradient is the symmetric one of a symmetric A, and that
+    of the triangle where A is not symmetric."""
     real_only(a, "cholesky")
     return transposed(_cholesky(transposed(a))) if upper else _cholesky(a)
 
@@ -80,18 +99,18 @@ def cholesky(a, /, *, upper=False):
 
 
 def _eigh_vjp(g, out, a, UPLO, support=None):
-    """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
+    """S = sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
     w, v = out
     m, unit = transposed(v) @ g[1], np.eye(w.shape[-1], dtype=w.dtype)
     gap, scale = _differences(w)
     inside = 0.5 * _over(m - transposed(m), gap, scale, _columns(support, 1, g)) + g[0][..., None, :] * unit
-    return _symmetric(v @ inside @ transposed(v))
+    return _of_triangle(_symmetric(v @ inside @ transposed(v)), a, UPLO)
 
 
 def _eigvalsh_vjp(g, out, a, UPLO):
-    """V diag(g) V^T: dw_i = v_i^T dA v_i."""
+    """S = V diag(g) V^T: dw_i = v_i^T dA v_i."""
     v = np.linalg.eigh(a, UPLO)[1]
-    return (v * g[..., None, :]) @ transposed(v)
+    return _of_triangle((v * g[..., None, :]) @ transposed(v), a, UPLO)
 
 
 def _eigh_side(a, UPLO):
@@ -113,7 +132,7 @@ _eigvalsh = smooth_primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k
 
 @implements(np.linalg.eigh)
 def eigh(a, UPLO="L"):
-    """A = V diag(w) V^T. One triangle is read and A taken as symmetric: the gradient is the symmetric one."""
+    """A = V diag(w) V^T. One triangle is read: the gradient is as that of ``cholesky``."""
     return EighResult(*results(_eigh(real_only(a, "eigh"), UPLO=UPLO)))
 
 

@@ -41,6 +41,31 @@ def test_ties_leave_the_gradient_of_values_and_of_other_vectors(seed):
     )
 
 
+READ = {
+    "eigvalsh": lambda a: np.sum(la.eigvalsh(a) ** 3),
+    "eigvalsh of the upper triangle": lambda a: np.sum(la.eigvalsh(a, "U") ** 3),
+    "eigh": lambda a: np.sum(la.eigh(a)[0] ** 3) + np.sum(la.eigh(a)[1] ** 4),
+    "eigh of the upper triangle": lambda a: np.sum(la.eigh(a, "u")[1] ** 4),
+    "cholesky": lambda a: np.sum(la.cholesky(a) ** 3),
+    "cholesky of the upper triangle": lambda a: np.sum(la.cholesky(a, upper=True) ** 3),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_gradient_is_that_of_the_triangle_that_is_read_or_the_symmetric_one_of_a_symmetric_matrix(name):
+    fn, rng = READ[name], np.random.default_rng(0)
+    a = 0.3 * rng.standard_normal((2, 3, 3)) + np.diag([2.0, 3.0, 4.0])
+    a[1] = a[1] + a[1].T
+    gradient = scg.grad(fn)(a)
+    scg.testing.check_gradient(lambda one: fn(one[None]), a[0], order=2)
+    np.testing.assert_array_equal(gradient[1], gradient[1].T)
+    # of a symmetric one: along symmetric changes
+    turned = lambda x: fn(np.stack([a[0], a[1] + x + x.T]))
+    scg.testing.check_gradient(turned, np.zeros((3, 3)), order=2)
+    nearly = a[1] + 1e-9 * rng.standard_normal((3, 3))
+    np.testing.assert_allclose(scg.grad(fn)(nearly[None])[0], gradient[1], 1e-6)
+
+
 def spectral(a, h, c):
     """<c, h(A)> by way of eigenvectors, and of singular vectors."""
     w, v = la.eigh(a)
