@@ -37,12 +37,19 @@ INSTEAD: dict[str, str] = {
     "scipy.integrate.trapezoid": "np.trapezoid(y, x)",
     "scipy.stats": "scg.distributions, as dist.Normal(loc, scale).log_prob(x)",
     "scipy.sparse": "matrix.toarray() @ node",
+    "scipy.special.factorial": "scipy.special.gamma(node + 1)",
+    "scipy.special.comb": "scipy.special.binom(n, k)",
+    "scipy.special.perm": "scipy.special.poch(n - k + 1, k)",
     "numpy._core.full": "np.broadcast_to(node, shape)",
+    **dict.fromkeys(
+        ("numpy.lib._index_tricks_impl", "numpy.lib.index_tricks"),
+        "np.concatenate, np.stack or np.column_stack in place of np.r_ and np.c_",
+    ),
 }
 """By ``package.function``, module or package, as SciPy or NumPy has it: what takes nodes."""
 
 _OF_ARRAYS = tuple(
-    f"scipy.{name}" for name in ("linalg", "fft", "signal", "ndimage", "interpolate", "spatial", "integrate")
+    f"scipy.{name}" for name in ("linalg", "fft", "signal", "ndimage", "interpolate", "spatial", "integrate", "special")
 )
 
 _GRADIENT = "scg.value_and_grad(fn)(x), or scg.gradients(cost, nodes) for nodes"
@@ -131,7 +138,7 @@ def of_caller(takes: Function) -> str:
     public = [
         f"{package}.{name}"
         for _, package, name in called
-        if package in _OF_ARRAYS and not name.startswith("_") and not name.endswith("wrapper")
+        if package in _OF_ARRAYS and not name.startswith(("_", "<")) and not name.endswith("wrapper")
     ]
     if public:
         return f"{public[-1]} does not take a node: declare its derivative with scg.primitive, or pass node.value"

@@ -49,6 +49,26 @@ ADVICE = {
         *(scipy.special.log_softmax, "scg.special.log_softmax"),
         *(scg.special.log_softmax, scipy.special.log_softmax, X),
     ),
+    "factorial": (
+        *(scipy.special.factorial, "scipy.special.gamma(node + 1)", lambda p: scipy.special.gamma(p + 1)),
+        *(lambda p: scipy.special.gamma(p + 1), X),
+    ),
+    "comb": (
+        *(lambda p: scipy.special.comb(p + 2, 2), "scipy.special.binom", lambda p: scipy.special.binom(p + 2, 2)),
+        *(lambda p: (p + 2) * (p + 1) / 2, X),
+    ),
+    "perm": (
+        *(lambda p: scipy.special.perm(p + 2, 2), "scipy.special.poch", lambda p: scipy.special.poch(p + 1, 2)),
+        *(lambda p: (p + 2) * (p + 1), X),
+    ),
+    "r_": (
+        *(lambda p: np.r_[p, X], "np.concatenate", lambda p: np.concatenate([p, X])),
+        *(lambda p: np.concatenate([p, X]), X),
+    ),
+    "c_": (
+        *(lambda p: np.c_[p, X], "np.column_stack", lambda p: np.column_stack([p, X])),
+        *(lambda p: np.stack([p, X], axis=1), X),
+    ),
     "solve": (
         lambda p: scipy.linalg.solve(A, p),
         "np.linalg.solve",
