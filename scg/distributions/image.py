@@ -36,12 +36,13 @@ def imaged(bijection: "Bijection", x: Value) -> Value:
     return _image(y, x, bijection=bijection) if type(y) is Node else within(np.asarray(y), bijection)
 
 
-def preimage(bijection: "Bijection", y: Value) -> Value:
+def preimage(bijection: "Bijection", y: Value, closed: bool = False) -> Value:
     """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
-    of.
+    of. Outside the range it is any number, for a caller whose density is zero there.
 
     Run again, it looks at what y is made of then. Raises Rounded, a ScgValueError, for a node that was rounded to an
-    end of the range and is no such image.
+    end of the range and is no such image: to the nearest number inside or, where the density is ``closed`` and has a
+    value at the ends, to an end itself.
     """
     node: object = y
     while type(node) is Node:
@@ -52,14 +53,14 @@ def preimage(bijection: "Bijection", y: Value) -> Value:
         node = first if type(first) is Node and first.raw is node.raw else None
     if type(y) is Node and is_bounded(bijection):
         if not any([type(p) is Node for p in bijection.parameters.values()]):
-            return _preimage(y, bijection=bijection)
+            return _preimage(y, bijection=bijection, closed=closed)
         y = _not_rounded(y, bijection=bijection)
     return bijection.inverse(_masked(y, bijection))
 
 
-def _again(y: Value, bijection: "Bijection") -> Value:
+def _again(y: Value, bijection: "Bijection", closed: bool) -> Value:
     """``preimage``, of what stands in the place of y."""
-    return preimage(bijection, y)
+    return preimage(bijection, y, closed)
 
 
 def _same(one: "Bijection", two: "Bijection") -> bool:
@@ -83,8 +84,10 @@ def _masked(y: Value, bijection: "Bijection") -> Value:
     return np.where((y <= bijection.low) | (y >= bijection.high), bijection.inside, y) if is_bounded(bijection) else y
 
 
-def _refuse_rounded(y: Value, rounded: Truth, bijection: "Bijection") -> None:
+def _refuse_rounded(y: Value, rounded: Truth, bijection: "Bijection", closed: bool = False) -> None:
     first, last = _ends(y.dtype, bijection)
+    if closed:
+        y = np.where(y == bijection.low, first, np.where(y == bijection.high, last, y))
     if np.any(rounded & (((y == first) & np.isfinite(bijection.low)) | ((y == last) & np.isfinite(bijection.high)))):
         raise Rounded(
             f"a value was rounded to an end of the range of {bijection!r}, and what it is the image of is not known:"
@@ -98,13 +101,13 @@ def _not_rounded_value(y: Value, bijection: "Bijection") -> Value:
     return y
 
 
-def _preimage_value(y: Value, bijection: "Bijection") -> Value:
-    _refuse_rounded(y, True, bijection)
+def _preimage_value(y: Value, bijection: "Bijection", closed: bool) -> Value:
+    _refuse_rounded(y, True, bijection, closed)
     with np.errstate(all="ignore"):
         return np.asarray(bijection.inverse(_masked(y, bijection)))[()]
 
 
-def _preimage_vjp(g: Value, out: Value, y: Value, bijection: "Bijection") -> Value:
+def _preimage_vjp(g: Value, out: Value, y: Value, bijection: "Bijection", closed: bool) -> Value:
     """dx/dy = 1 / f'(x); zero outside the range."""
     outside = np.less_equal(y, bijection.low) | np.greater_equal(y, bijection.high)
     return np.where(outside, 0, g * np.exp(-bijection.log_det(out)))

@@ -107,7 +107,7 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
         log p(z) = log t - softplus(s) - softplus(-s) - log z - log(1 - z),    s = l - t logit(z).
 
     Samples lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array
-    that was rounded to 0 or 1 counts as the nearest number strictly between.
+    that was rounded to 0 or 1 counts as the nearest number strictly between, and a node that was is refused.
     """
 
     temperature: Given
@@ -128,7 +128,7 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
 
     def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
-        x = preimage(SIGMOID, value if type(value) is Node else within(value, SIGMOID))
+        x = preimage(SIGMOID, value if type(value) is Node else within(value, SIGMOID), closed=True)
         s = self._logit - self.temperature * x
         found = log(self.temperature) - softplus(s) - softplus(-s) - SIGMOID.log_det(x)
         return np.where((value < 0) | (value > 1), -math.inf, found)
