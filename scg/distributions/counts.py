@@ -180,7 +180,9 @@ class Geometric(Odds, Discrete, FixedSupport):
         return self._whole(self.q / self.p / self.p)
 
     def entropy(self) -> Numeric:
-        return self._whole(-times(self.q, self.log_q) / self.p - self.log_p)
+        rounded = self.p == 0  # where logits have a p below all numbers: -log(q) / p goes to 1
+        spread = np.where(rounded, 1, -times(self.q, self.log_q) / np.where(rounded, 1, self.p))
+        return self._whole(spread - self.log_p)
 
     def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))

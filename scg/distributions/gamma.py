@@ -116,7 +116,7 @@ class OfGamma:
 
     def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
-        return self.gamma.kl_to(other.gamma if isinstance(other, OfGamma) else other)
+        return self.gamma.kl_to(other)
 
 
 @final

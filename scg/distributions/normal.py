@@ -9,9 +9,10 @@ import scipy.special
 
 from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
+from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import finite, positive
 from scg.distributions.weak import log, real_array
+from scg.errors import ScgValueError
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -76,6 +77,19 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
             return NotImplemented
         ratio, shift = self.scale / other.scale, (self.loc - other.loc) / other.scale
         return 0.5 * (ratio * ratio + shift * shift - 1) - log(ratio)
+
+    def kl_from(self, other: Distribution) -> Numeric:
+        """log(s sqrt(2 pi)) + (Var[z] + (E[z] - m)^2) / (2 s^2) - H(p), of any density p on the line whose moments and
+        entropy are known; infinite where Var[z] is, or E[z] does not exist."""
+        if other.event_shape or other.has(Discrete):
+            return NotImplemented
+        try:
+            variance, mean, entropy = other.variance, other.mean, other.entropy()
+        except ScgValueError:  # no closed form
+            return NotImplemented
+        z = (mean - self.loc) / self.scale
+        second = variance / (self.scale * self.scale) + z * z
+        return 0.5 * (np.where(np.isnan(second), np.inf, second) + LOG_2PI) + log(self.scale) - entropy
 
 
 STANDARD = Normal(0.0, 1.0)

@@ -92,15 +92,16 @@ class Exponential(_Positive):
     def entropy(self) -> Numeric:
         return 1 - log(self.rate)
 
+    @property
+    def gamma(self) -> Gamma:
+        """The same distribution."""
+        return Gamma(1.0, self.rate)
+
     def kl_to(self, other: Distribution) -> Numeric:
         """log(r1/r2) + r2/r1 - 1."""
-        if isinstance(other, Gamma):
-            return Gamma(1.0, self.rate).kl_to(other)
-        return (
-            log(self.rate) - log(other.rate) + other.rate / self.rate - 1
-            if isinstance(other, Exponential)
-            else NotImplemented
-        )
+        if not isinstance(other, Exponential):
+            return self.gamma.kl_to(other)
+        return log(self.rate) - log(other.rate) + other.rate / self.rate - 1
 
 
 @final

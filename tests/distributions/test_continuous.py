@@ -319,6 +319,11 @@ def pairs():
         (dist.Exponential(0.7), dist.Exponential(2.0)),
         (dist.Exponential(0.7), dist.Gamma(2.0, 3.0)),
         (dist.Gamma(0.7, 2.0), dist.Gamma(2.0, 3.0)),
+        (dist.Gamma(0.7, 2.0), dist.Exponential(3.0)),
+        (dist.Chi2(3.0), dist.Exponential(0.4)),
+        (dist.Exponential(0.7), dist.Chi2(3.0)),
+        *((p, dist.Normal(0.4, 1.3)) for p in (dist.Laplace(0.3, 0.7), dist.Uniform(-1.0, 2.0), dist.Gamma(1.7, 2.0))),
+        *((p, dist.Normal(0.4, 1.3)) for p in (dist.VonMises(0.3, 1.7), dist.TruncatedNormal(0.0, 1.0, -1.0, 3.0))),
         (dist.Erlang(2, 2.0), dist.Gamma(2.5, 3.0)),
         (dist.Chi2(3.0), dist.Chi2(5.0)),
         (dist.InverseGamma(3.7, 2.0), dist.InverseGamma(2.0, 3.0)),
@@ -332,6 +337,7 @@ def pairs():
         (dist.MultivariateNormal(M, L), dist.MultivariateNormal(0 * M, cov_factor=W, cov_diag=D)),
         (dist.MultivariateNormal(M, cov_factor=W, cov_diag=D), dist.MultivariateNormal(0 * M, L)),
         (mixed, dist.Independent(dist.Normal(0.0, A([1.0, 2.0])), 1)),
+        (dist.Independent(dist.Gumbel(A([0.3, 1.0]), 0.7)), dist.Independent(dist.Normal(0.0, A([1.0, 2.0])))),
         (mixed, dist.Flat((2,))),
         (dist.Gamma(0.7, 2.0), dist.Flat()),
     ]
@@ -359,8 +365,15 @@ def test_divergence_is_the_mean_log_ratio(p, q):
 def test_divergence_is_infinite_where_the_support_is_left_and_unknown_where_it_is():
     assert dist.kl_divergence(dist.Uniform(0.0, 3.0), dist.Uniform(0.0, 2.0)) == np.inf
     assert dist.kl_divergence(dist.Pareto(1.0, 2.0), dist.Pareto(1.5, 2.0)) == np.inf
-    with pytest.raises(scg.ScgError, match="no closed form for KL"):
-        dist.kl_divergence(dist.Normal(0.0, 1.0), dist.StudentT(3.0))
+    for heavy in (dist.Cauchy(0.0, 1.0), dist.StudentT(0.7), dist.StudentT(1.7), dist.Pareto(1.0, 1.5)):
+        assert dist.kl_divergence(heavy, dist.Normal(0.0, 1.0)) == np.inf
+    for p, q in (
+        (dist.Normal(0.0, 1.0), dist.StudentT(3.0)),
+        (dist.LogitNormal(0.0, 1.0), dist.Normal(0.0, 1.0)),
+        (dist.Poisson(2.0), dist.Normal(0.0, 1.0)),
+    ):
+        with pytest.raises(scg.ScgError, match="no closed form for KL"):
+            dist.kl_divergence(p, q)
 
 
 def test_delta_and_flat():
@@ -788,6 +801,17 @@ def test_a_score_at_a_draw_that_was_rounded_to_an_end_is_refused(make):
     assert np.isfinite(scg.grad(cost)(A(0.5), rng=np.random.default_rng(0)))
     with pytest.raises(ScgValueError, match=r"rounded to an end.*Reparameterized\(\)"):
         scg.grad(cost)(A(60.0), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_a_relaxed_coin_takes_a_rounded_array_and_refuses_a_rounded_node(end):
+    density = lambda x, l: dist.RelaxedBernoulli(0.5, logits=l).log_prob(x)
+    inside = np.clip(end, np.finfo(float).tiny, np.nextafter(1.0, 0.0))
+    assert scg.value_and_grad(density, 1)(end, 0.3) == scg.value_and_grad(density, 1)(inside, 0.3)
+    for x in (end, A([0.5, end])):
+        with pytest.raises(ScgValueError, match=r"rounded to an end.*Reparameterized\(\)"):
+            scg.grad(lambda x, l: np.sum(density(x, l)), (0, 1))(x, 0.3)
+    assert scg.value_and_grad(density)(end + end - 0.5 + 0.25, 0.3)[0] == -np.inf  # outside: -0.25 and 1.75
 
 
 def test_relaxed_coins_have_the_density_of_their_logits_at_low_temperatures():

@@ -149,3 +149,12 @@ def test_quantiles_and_moments_of_extreme_parameters():
     assert dist.NegativeBinomial(3.0, 1e-160).variance == pytest.approx(3e320)
     assert dist.Binomial(1e5, 1e-9).variance == pytest.approx(1e-4 * (1 - 1e-9), rel=1e-15)
     np.testing.assert_allclose(dist.Binomial(1e5, 1e-9).log_prob([0.0, 1.0]), [-1e-4, np.log(1e-4) - 1e-4], atol=2e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_entropy_of_long_trials_goes_on_where_their_probability_is_rounded_to_zero(dtype):
+    """-log p - (q / p) log q, p = exp(l): 1 - l as l goes to minus infinity."""
+    l = np.array([-40.0, -600.0, -1000.0], dtype)
+    entropy = lambda l: np.sum(dist.Geometric(logits=l).entropy())
+    np.testing.assert_allclose(dist.Geometric(logits=l).entropy(), 1 - l, 4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(scg.grad(entropy)(l), -1, 4 * np.finfo(dtype).eps)
