@@ -129,7 +129,12 @@ class NonFiniteError(ScgError, FloatingPointError):
 
 
 class GuardError(ScgError, RuntimeError):
-    """A replay would have taken another branch of an ``if`` than the recorded run took."""
+    """A replay would have taken another branch of an ``if`` than the recorded run took.
+
+    ``agrees`` tells which replicates would have taken the recorded one, (R,); None where there are no replicates.
+    """
+
+    agrees: np.ndarray | None = None
 
 
 class PlanError(ScgTypeError):

@@ -54,7 +54,7 @@ def replay(
     order = ancestors([*roots, *[guard.node for guard in guards]], min(table), guards=True)
     found = rerun(outputs, order, table, leading, size, create_graph, looked=[guard.node for guard in guards])
     for guard in guards:
-        _check(guard, table)
+        _check(guard, table, leading)
     return found
 
 
@@ -89,7 +89,7 @@ def rerun(
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
-                _check(guard, table)
+                _check(guard, table, leading)
         if node.id not in table:
             again = [o.id for o in node.operands if type(o) is Node and o.id in table]
             if visit is not None and visit(node) is not NotImplemented:
@@ -294,16 +294,25 @@ def _cast(value: Result, node: Node) -> Result:
     return cast
 
 
-def _check(guard: Result, table: dict[int, Result]) -> None:
-    if guard.node.id in table:
-        if not settled(
-            lambda value, outcome=guard.outcome: (np.asarray(value, dtype=bool) == outcome).all(), table[guard.node.id]
-        ):
-            if guard.reads:
-                raise EstimatorError(f"an estimator's formula takes a number by {guard.taken} ({here()})")
-            raise GuardError(
-                f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and"
-                f" otherwise in this replay: write the choice with np.where, or trace the function again for these"
-                " values; for a gradient, scg.ScoreFunction() looks at the cost only where it was drawn, and takes an"
-                f" `if` ({here()})"
-            )
+def _check(guard: Guard, table: dict[int, Result], leading: set[int]) -> None:
+    if guard.node.id not in table:
+        return
+    value = table[guard.node.id]
+    if settled(lambda value, outcome=guard.outcome: _comes_out(value, outcome).all(), value):
+        return
+    if guard.reads:
+        raise EstimatorError(f"an estimator's formula takes a number by {guard.taken} ({here()})")
+    error = GuardError(
+        f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and"
+        f" otherwise in this replay: write the choice with np.where, or trace the function again for these values;"
+        " for a gradient, scg.ScoreFunction() looks at the cost only where it was drawn, and takes an"
+        f" `if` ({here()})"
+    )
+    if guard.node.id in leading:
+        found = _comes_out(getattr(value, "raw", value), guard.outcome)
+        error.agrees = np.all(found, axis=tuple(range(1, found.ndim)))
+    raise error
+
+
+def _comes_out(value: Result, outcome: bool) -> np.ndarray:
+    return np.asarray(value, dtype=bool) == outcome

@@ -6,6 +6,7 @@ import numpy as np
 
 from scg.core.aliases import Function, State, Tree
 from scg.core.backward import pull
+from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.exact.choice import eliminated_moments
@@ -94,6 +95,8 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, images: bo
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph.floor, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
+    if guards_on_draws(graph):  # a number, too, is the gradient of its own way alone
+        pulled = [g if type(g) is Node else parameter(g) for g in pulled]
     nodes = [g for g in pulled if type(g) is Node]
     roots = as_values(along_its_way(graph, nodes, mass_by(budget, rtol, deadline)), 0, images)
     if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline, rtol)) is not None:

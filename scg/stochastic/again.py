@@ -42,6 +42,17 @@ class Again:
         finally:
             TAPE.reset(token)
 
+    def recording(
+        self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator], chosen: Chosen
+    ) -> tuple[Tree, Tree] | None:
+        """(cost, parameters) of a run with random numbers that are ``chosen``; None where the cost is no node."""
+        args, kwargs = self.arguments(parameters, rng)
+        cost, inputs, structure = self._lifted(args, kwargs, bindings, chosen)
+        if type(cost) is not Node:
+            return None
+        check_cost(cost)
+        return cost, rebuild(structure, iter(inputs))
+
     def program(self, parameters: Tree, bindings: Mapping[str, Estimator]) -> Program:
         """How to run the function again with these nodes as parameters."""
 

@@ -1,6 +1,7 @@
 """A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in
 replicates."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -25,6 +26,7 @@ from scg.stochastic.bindings import bound_to, overridden
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
+from scg.stochastic.parting import Group, Recording, parted
 from scg.stochastic.pictured import Pictured
 from scg.stochastic.repeatable import (
     Runs,
@@ -37,7 +39,7 @@ from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import is_draw, is_stochastic
 from scg.stochastic.surrogate import surrogate
-from scg.stochastic.tape import TAPE, Chosen, Program, Turn
+from scg.stochastic.tape import TAPE, Chosen, Program, Tape, Turn
 
 
 def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwargs: object) -> "Graph":
@@ -243,7 +245,7 @@ class Graph(Pictured):
             try:
                 graph = self._ran(rng, made=made)
             except GuardError:
-                return self._traced(rng, made)
+                return self._traced(rng, {turn: value for turn, (value, _) in made.items()})
             return graph.gradients()
         integer("replicates", replicates, 1)
         if not isinstance(rng, np.random.Generator):
@@ -314,7 +316,7 @@ class Graph(Pictured):
         """How many replicates of the gradient and the cost are computed at once: memory is bounded."""
         return block_of([self.cost, *[g for g in self.recorded if type(g) is Node]])
 
-    @property
+    @cached_property
     def has_ifs(self) -> bool:
         """Whether an ``if`` on a node led to the cost, or stands in the formula of an estimator from outside."""
         formulas = self.recorded if estimators_from_outside(self.stochastic) else []
@@ -379,7 +381,8 @@ class Graph(Pictured):
         No costs where an ``if`` comes out otherwise in some replicate: then the function runs again for each, with what
         was drawn before that ``if``, as a run that were to be made anew would not be one of all runs.
         """
-        roots = [*[g for g in self.recorded if type(g) is Node], *[self.cost] * costs]
+        # an `if` that leads to the cost chooses a gradient too that is a number
+        roots = [*[g for g in self.recorded if type(g) is Node], *[self.cost] * (costs or self.has_ifs)]
         for block in replays(roots, rng, replicates, self.block):
             yield block.size, *self._settled(block, rng, costs)
 
@@ -414,12 +417,29 @@ class Graph(Pictured):
         return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets, graph)))
 
     def _each(self, rng: np.random.Generator, size: int, made: Mapping[Turn, Result] | None = None) -> Tree:
-        """``size`` gradients, each from a run of its own of the function, in which what was ``made`` for it stands."""
+        """``size`` gradients from runs of the function, in which what was ``made`` for each stands: from runs of their
+        own, or, of those that take one way through its ``if``s, from one recording."""
         if self.again is None:
             self.require_nodes("gradients with new samples")
         unplanned("the gradients of this graph need runs of a function of their own")
-        each = [[leaf for _, leaf in leaves(self._traced(rng, made or {}, r))] for r in range(size)]
-        return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
+        out = [np.empty((size, *x.shape), x.dtype) for _, x in leaves(self.parameters)]
+
+        def single(chosen: Mapping[Turn, np.ndarray]) -> list[np.ndarray]:
+            return [leaf for _, leaf in leaves(self._traced(rng, chosen))]
+
+        group = Group(np.arange(size), made or {})
+        together = self._constants is None and not self.runs_again and not estimators_from_outside(self.stochastic)
+        parts = parted(
+            group,
+            [*self.recorded, self.cost] if together else None,
+            rng,
+            functools.partial(self._recording, rng),
+            single,
+        )
+        for rows, gradients in parts:
+            for whole, part in zip(out, gradients, strict=True):
+                whole[rows] = part
+        return rebuild(self.parameters, iter(out))
 
     def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":
         given = map_leaves(lambda node: node.value, self.parameters)
@@ -433,15 +453,28 @@ class Graph(Pictured):
         graph.bindings = dict(self.bindings)
         return graph
 
-    def _traced(self, rng: np.random.Generator, made: Mapping[Turn, Result], replicate: int = 0) -> Result:
+    def _recording(self, rng: np.random.Generator, chosen: Mapping[Turn, np.ndarray]) -> Recording | None:
+        """That of a run in which some random numbers are ``chosen``; None where other replicates cannot go on by it."""
+        values = Chosen(chosen)
+        found = self.again.recording(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings, values)
+        if found is None or estimators_from_outside((way := Graph(*found)).stochastic):
+            return None
+        token = TAPE.set(Tape(values))
+        try:
+            return [*way.recorded, way.cost]
+        except GuardError:
+            return None
+        finally:
+            TAPE.reset(token)
+
+    def _traced(self, rng: np.random.Generator, chosen: Mapping[Turn, np.ndarray]) -> Result:
         if self.again is None:
             raise GuardError(
                 "an `if` on a sample came out otherwise, and the graph was not traced from a function that could be run"
                 f" again ({here()})"
             )
-        values = {turn: value[replicate] if led else value for turn, (value, led) in made.items()}
         given = map_leaves(lambda node: node.value, self.parameters)
-        return self.again.gradient(given, rng, self.bindings, Chosen(values))
+        return self.again.gradient(given, rng, self.bindings, Chosen(chosen))
 
     def __reduce__(self) -> tuple[object, ...]:
         targets = [leaf for _, leaf in leaves(self.parameters)]

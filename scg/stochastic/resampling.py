@@ -52,6 +52,7 @@ def resample(
     coupled: bool = False,
     steps: Mapping[int, Result] | None = None,
     made: dict[Turn, Result] | None = None,
+    given: Mapping[Turn, Result] | None = None,
 ) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
@@ -62,7 +63,7 @@ def resample(
     the randomness of the one that is there, where its distribution says how. ``steps`` are added to samples (by id);
     samples before the first step that is not zero stay. ``checked``: ScgValueError where a sample would have parameters
     that its distribution refuses. What is drawn enters ``made`` by its turn, also where an ``if`` then comes out
-    otherwise: (value, whether it has a replicate axis).
+    otherwise: (value, whether it has a replicate axis). What is ``given``, likewise, is not drawn.
     """
     table, leading, length = replaced(replacements, batched)
     steps = steps or {}
@@ -79,6 +80,7 @@ def resample(
         coupled=coupled,
         steps=steps,
         made=made,
+        given=given or {},
     )
     oldest = -1 if again.everything or not (table or steps) else min([*table, *steps])
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
@@ -127,6 +129,7 @@ class _Again:
     coupled: bool = False
     steps: Mapping[int, Result] = field(default_factory=dict)
     made: dict[Turn, Result] | None = None
+    given: Mapping[Turn, Result] = field(default_factory=dict)
     same: set[int] = field(default_factory=set)
     sites: dict[int, tuple[Site, bool, bool]] | None = None
     moved: Result = False  # by replicate, whether a sample has made its step
@@ -147,7 +150,12 @@ class _Again:
             return NotImplemented
         if self.coupled and not noise and is_given(node.statics["site"].distribution):
             return None  # it stays, and so does the sample that it made, unless that is made again
-        if noise and self.rng is not None:
+        known = self.given.get(turn) if self.given and (turn := turn_of(node)) else None
+        if known is not None:
+            made, led = known
+            if led:
+                self.leading.add(node.id)
+        elif noise and self.rng is not None:
             made = self._noise(node, self.rng, out)
         else:
             made = self._unless_as_before(node, noise, out)

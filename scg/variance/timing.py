@@ -49,7 +49,12 @@ def _gradients(label: str, row: Subject, rng: np.random.Generator, n: int) -> No
 
 
 def _computed(row: Subject, rng: np.random.Generator, n: int) -> None:
-    if isinstance(row, Sampled) or row.runs_again or depends(*[g for g in row.recorded if type(g) is Node]):
+    if (
+        isinstance(row, Sampled)
+        or row.runs_again
+        or row.has_ifs
+        or depends(*[g for g in row.recorded if type(g) is Node])
+    ):
         row.gradients(rng=rng, replicates=n)
         return
     graph = row

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import chi2
 
 import scg
 from scg import distributions as dist
@@ -147,6 +148,10 @@ class Coin:
         return other - self.node
 
 
+def seeded(seed):
+    return np.random.default_rng(seed)
+
+
 def mean(model, t):
     """The exact mean of the cost: all outcomes of the coins, by plain arithmetic."""
     total, waiting = 0.0, [()]
@@ -173,6 +178,65 @@ def test_the_mean_over_all_paths_is_exact(model):
     second = sum(p * h for p, _, h in found)
     np.testing.assert_allclose(first, scg.grad(lambda t: mean(model, t) * 1.0)(THETA), rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(second, scg.hessian(lambda t: mean(model, t) * 1.0)(THETA), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_replicate_is_the_gradient_of_a_path_as_often_as_the_path_is_taken(model):
+    """By Pearson's statistic, which chance alone takes beyond its quantile once in 10^7 tests; of two recorded ways."""
+    chances: dict[tuple[float, ...], float] = {}
+    for p, gradient, _ in paths(model):
+        key = tuple(np.round(gradient, 9) + 0.0)
+        chances[key] = chances.get(key, 0) + p
+
+    def cost(t, rng):
+        return model(t, lambda logit: Coin(scg.sample(dist.Bernoulli(logits=logit), scg.ScoreFunction(), rng=rng)))
+
+    for seed in (1, 2):
+        replicates = scg.trace(cost, THETA, rng=seeded(seed)).gradients(rng=seeded(seed + 2), replicates=3000)
+        found, counts = np.unique(np.round(replicates, 9) + 0.0, axis=0, return_counts=True)
+        met = dict(zip(map(tuple, found), counts, strict=True))
+        assert set(met) <= set(chances)
+        p, n = np.array(list(chances.values())), np.array([met.get(key, 0) for key in chances])
+        assert np.sum((n - 3000 * p) ** 2 / (3000 * p)) <= chi2.isf(1e-7, max(len(p) - 1, 1))
+
+
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Enumerate()])
+def test_a_gradient_that_is_a_number_is_that_of_its_own_way_alone(estimator):
+    """3 with probability 1/4, else 5: the sample has no parameter, and no derivative depends on it."""
+
+    def cost(t, rng, ends):
+        b = scg.sample(dist.Bernoulli(probs=0.25), estimator, rng=rng)
+        return 3 * t[0] if ends(b) else 5 * t[0] + t[1]
+
+    for seed in range(3):
+        graph = scg.trace(cost, np.array([0.3, 0.7]), seeded(seed), lambda b: b > 0)
+        found = scg.exact.moments(graph)
+        np.testing.assert_allclose(found.mean, [4.5, 0.75], rtol=1e-12)
+        np.testing.assert_allclose(found.variance, [0.75, 3 / 16], rtol=1e-12)
+        replicates = graph.gradients(rng=seeded(seed + 3), replicates=400)
+        assert set(map(tuple, replicates.tolist())) == {(3.0, 0.0), (5.0, 1.0)}
+        row = scg.variance.compare(graph, {"it": {}}, replicates=400, rng=seeded(seed)).entries[0]
+        assert abs(row.variance - 15 / 16) < 5 * row.variance / 20
+    graph = scg.trace(cost, np.array([0.3, 0.7]), seeded(0), lambda b: b < 2)
+    assert scg.exact.moments(graph).mean.tolist() == [3, 0]
+
+
+def test_replicates_of_one_way_are_computed_together():
+    """The function runs once for each way, as often as ways are met: not for each replicate."""
+    runs = []
+
+    def cost(t, rng):
+        runs.append(0)
+        a, b, z = (scg.sample(dist.Bernoulli(logits=x), scg.ScoreFunction(), rng=rng) for x in t)
+        if a > 0:
+            return a * t[1] + (b * z if b > 0 else t[0])
+        return z - t[2] * b
+
+    graph = scg.trace(cost, THETA, seeded(0))
+    graph.require_repeatable()
+    runs.clear()
+    graph.gradients(rng=seeded(1), replicates=1000)
+    assert len(runs) == 2
 
 
 # --- an ``if`` that comes out the same whatever is drawn
@@ -294,10 +358,6 @@ def test_an_estimator_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
 
 
 # elements that a mask of samples takes: how many there are is a choice, as of an `if`
-
-
-def seeded(seed):
-    return np.random.default_rng(seed)
 
 
 def taken(t, rng, estimator):
