@@ -10,14 +10,15 @@ same. The derivatives nearby are the engine's own, of the recorded graph run aga
 
 import contextvars
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from scg.core.absorbing import moves, stamp
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Result
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE
 from scg.core.ancestry import ancestors
+from scg.core.extrapolation import Estimate, distances, ends, extrapolated
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.operands import has_nan
@@ -25,17 +26,15 @@ from scg.core.primitive import smooth_primitive
 from scg.core.replay import rerun
 from scg.errors import ScgError
 
-TINY, STEP, CHECK, WIDE = 1e-60, 1e-6, 1e-5, 5e-4
-"""Distances. Where x is zero nothing rounds at the first, but what cancels is lost. The other two are relative, and a
-limit that is the same at both is one; where it is not, as for x sqrt(x), whose derivative goes to 0 as sqrt(x) does,
-the first must come near the second. Of (exp(x) - 1) / x, whose derivative cancels to eps / x^2, little is left there,
-and enough where it is WIDE."""
+_LEVELS = (1e-6, 3), (1e-4, 3), (0.02, 4), (0.1, 5), (0.3, 6)
+"""Radii, and how many distances there are on a ray. The first shows what lies close by, such as another kink; further
+out less is lost where numbers cancel: of (exp(x) - 1 - x) / x^2 all is lost at the first."""
 
-_DISTANCES = (STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY), (20 * WIDE, 40 * WIDE, TINY)
+_TINY = 1e-60
+"""A distance from zeros at which nothing rounds, but what cancels is lost."""
 
-TOLERANCE = 1e-7
-"""Of the largest element: so far the directions may differ. Extrapolated, what is smooth is off by STEP^2, and by eps /
-STEP for rounding."""
+TOLERANCE, LEAST = 1e-7, 1e-5
+"""Of the size of an element nearby: how well its limit is to be known, and how well at least."""
 
 Derivative = Callable[[list[Result], list[Node]], list[Result]]
 
@@ -44,33 +43,25 @@ def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], 
     """``found`` with limits in place of its NaN, where there are such.
 
     ``derivative(roots, wrt)`` gives the arrays that stand in ``found`` for other nodes. Each NaN is replaced where the
-    derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
-    two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``, or
-    else to ``wrt``: in hypot(x[None] @ x[:, None], 0) the two are one x, and moved apart they have a kink.
+    derivatives at x + t d have the same limit for all directions d in whose direction they exist, two at least, and the
+    roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``, or else to ``wrt``: in
+    hypot(x[None] @ x[:, None], 0) the two are one x, and moved apart they have a kink.
     """
     found = [g.raw if type(g) is Node else g for g in found]
-    return _filled(found, derivative, roots, wrt, itertools.product((_cut, _itself), (True, False)))
-
-
-def _filled(
-    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node], ways: Iterable[Result]
-) -> list[Result]:
-    """``found`` with limits in place of its NaN, where there are such. Each of ``ways`` is what is moved, and whether
-    distances are relative to one, or else to the largest element."""
-    for cut, unit in ways:
+    for cut, unit in itertools.product((_cut, _itself), (True, False)):
         if not any(map(has_nan, found)):
             break
-        near, continuous = _nearby(found, derivative, roots, wrt, cut, unit)
-        if near and continuous:
-            found = [
-                np.where(np.isnan(g), n, g).astype(g.dtype, copy=False)
-                for g, n in zip(found, _chosen(near), strict=True)
-            ]
+        near = _searched(found, derivative, roots, wrt, cut, unit, fills=True)
+        found = [_with(g, np.isnan(g), n.limit) for g, n in zip(found, near, strict=True)] if near else found
     return found
 
 
 def confirmed(
-    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]
+    found: list[Result],
+    derivative: Derivative,
+    roots: Sequence[Result],
+    wrt: Sequence[Node],
+    cost: Node | None = None,
 ) -> list[Result]:
     """``found`` where the derivatives nearby come near it; their limit where that is another one and the roots are
     continuous; else NaN. ``found`` itself where there are no derivatives nearby, or where these grow without bound: a
@@ -78,54 +69,22 @@ def confirmed(
 
     For derivatives of what a tie made of a derivative (``Primitive.shares``). The slope of max(x, -x)^2 at 0 is
     2 max (1/2 - 1/2), its derivative by parts 2 (1/2 - 1/2)^2 = 0, and the second derivative 2. Here x itself is moved:
-    what is tied is made of it in several ways.
+    what is tied is made of it in several ways. Where the ``cost`` is given whose derivatives the roots are, the cost is
+    to be continuous, and the roots are to have limits.
     """
-    blank = [np.full_like(g, np.nan) for g in found]
-    near, continuous = _nearby(blank, derivative, roots, wrt, _itself, True)
-    if not near or near[1] is None:
-        return found
-    limits, sides = _chosen(near), [_by_array(side) for side in near[:2]]
-    stays = [_comes_near(g, *some) for g, *some in zip(found, *sides, strict=True)]
-    if all(map(np.all, stays)):
-        return found
-    wide, also = _nearby(blank, derivative, roots, wrt, _itself, True, (WIDE, 2 * WIDE, TINY))
-    if wide:
-        sides.append(_by_array(wide[0]))
-        further = _chosen(wide) if also else limits
-        limits = [np.where(np.isnan(n), w, n) for n, w in zip(limits, further, strict=True)]
-    grows = [_grows(*some) for some in zip(*sides, strict=True)]
-    if any(map(np.any, grows)):
-        again = _by_array(_nearby(blank, derivative, roots, wrt, _itself, True, (1.01 * STEP,))[0][0])
-        grows = [grow & _is_alike(*some) for grow, *some in zip(grows, sides[0], again, strict=True)]
-    settled = [
-        np.where(stay | grow, g, n if continuous else np.nan).astype(g.dtype, copy=False)
-        for g, n, stay, grow in zip(found, limits, stays, grows, strict=True)
-    ]
-    return _filled(settled, derivative, roots, wrt, [(_itself, False)])
-
-
-def _by_array(side: list[list[Result]]) -> list[Result]:
-    """Derivatives along some directions, one after another, for each array."""
-    return [np.stack(some) for some in zip(*side, strict=True)]
-
-
-def _comes_near(g: Result, step: Result, check: Result) -> Result:
-    """Where derivatives at two distances, which are as 1 to 10, come near ``g``."""
-    size = np.max(np.abs(step), initial=0, where=np.isfinite(step))
-    off, before = [np.max(d, axis=0, initial=0, where=d == d) for d in (np.abs(step - g), np.abs(check - g))]
-    return (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)
-
-
-def _grows(*sides: Result) -> Result:
-    """Where derivatives grow from each distance to the next smaller one."""
-    sizes = [np.max(np.abs(d), axis=0, initial=0, where=d == d) for d in sides]
-    return np.logical_and.reduce([a > 1.1 * b for a, b in itertools.pairwise(sizes)])
-
-
-def _is_alike(step: Result, again: Result) -> Result:
-    """Where derivatives at nearly the same distance are nearly the same, and so more than what is left of numbers that
-    cancel, as of 1 - cos(x) divided by x^4."""
-    return np.all(np.abs(step - again) <= 0.1 * np.abs(step) + 1e-300, axis=0, where=step == step)
+    settled, missing = found, [np.full(g.shape, True) for g in found]
+    for unit in (True, False):
+        near = _searched(found, derivative, roots, wrt, _itself, unit, cost=cost)
+        if not near:
+            break
+        settled = [
+            _with(s, m, np.where(n.kept, g, n.limit), True)
+            for s, m, g, n in zip(settled, missing, found, near, strict=True)
+        ]
+        missing = [m & n.open for m, n in zip(missing, near, strict=True)]
+        if not any(map(np.any, missing)):
+            break
+    return settled
 
 
 def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]) -> list[Result]:
@@ -133,35 +92,23 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
     they nearly have one.
 
     For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
-    blank = [np.full_like(g, np.nan) for g in found]
-    limits, sides, whole = blank, [], False
+    settled, missing = found, [np.full(g.shape, True) for g in found]
     for unit in (True, False):
-        for steps in _DISTANCES if not whole else ():
-            near, continuous = _nearby(blank, derivative, roots, wrt, _itself, unit, steps)
-            if not near or not continuous:
-                break
-            new = _chosen(near)
-            whole = not any(map(has_nan, new))
-            if unit or whole:
-                limits, sides = new, near[0]
-            if whole:
-                break
-    if not sides:
-        return found
-    settled = []
-    for k, (g, n) in enumerate(zip(found, limits, strict=True)):
-        far = np.abs(n - g) > 100 * TOLERANCE * (1 + np.abs(n))  # false where there is no limit
-        settled.append(np.where(far | _is_off(g, [some[k] for some in sides]), n, g).astype(g.dtype, copy=False))
+        near = _searched(found, derivative, roots, wrt, _itself, unit)
+        if not near:
+            break
+        settled = [
+            _with(s, m & (n.off | ~np.isnan(n.limit)), n.limit, True)
+            for s, m, n in zip(settled, missing, near, strict=True)
+        ]
+        missing = [m & n.open for m, n in zip(missing, near, strict=True)]
+        if not any(map(np.any, missing)):
+            break
     return settled
 
 
-def _is_off(g: Result, near: list[Result]) -> Result:
-    """Where derivatives nearby differ from ``g``, by ten times as much as from one another."""
-    stacked = np.stack(near)
-    finite = np.all(np.isfinite(stacked), axis=0)
-    low, high = np.min(stacked, axis=0), np.max(stacked, axis=0)
-    size, off = np.maximum(np.abs(low), np.abs(high)), np.abs(0.5 * (low + high) - g)
-    return finite & (high - low <= 0.1 * off) & (off > 0.01 * size)
+def _with(g: Result, where: Result, limit: Result, nan: bool = False) -> Result:
+    return np.asarray(np.where(where & (nan | ~np.isnan(limit)), limit, g), g.dtype)
 
 
 def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
@@ -186,94 +133,201 @@ _mended = smooth_primitive(
 )
 
 
-def _nearby(
+class _Search:
+    """What is known of the limit of one array of derivatives, which is ``found`` at the point itself.
+
+    ``limit`` is NaN where none is known, and ``open`` says where another one may be found; ``kept`` where derivatives
+    grow without bound, or where ``found`` is as good as what is nearby; ``off`` where it is not, and no limit is known
+    well. ``candidate`` is what the limit is where it is near that: it has the last bits.
+    """
+
+    def __init__(self, found: Result, candidate: Result, fills: bool):
+        self.found, self.candidate, self.fills = found, candidate, fills
+        self.limit = np.full(found.shape, np.nan)
+        self.error = np.full(found.shape, np.inf)
+        self.open = np.isnan(found) if fills else np.full(found.shape, True)
+        self.kept = np.full(found.shape, False)
+        self.off = np.full(found.shape, False)
+        self.estimates: list[Estimate] = []
+
+    def enter(self, new: Estimate, continuous: Result, slopes: Result) -> None:
+        """What the derivatives at some distances show. Where the roots are not ``continuous``, derivatives that come
+        near ``found`` confirm it, and no others are its limit. What is smaller by 1e-12 than ``slopes``, the values of
+        the roots over |x| or 1, is rounding."""
+        floor = 1e-12 * np.maximum(np.max(new.size, initial=0, where=new.error <= LEAST * new.size), slopes)
+        away = np.abs(new.value - self.candidate)
+        near = away <= 3 * new.error + TOLERANCE * new.size + floor
+        agrees = np.full(new.value.shape, True)
+        for e in self.estimates:
+            agrees &= np.abs(new.value - e.value) <= 10 * e.error + floor
+        sure = continuous & agrees | near & (not self.fills)
+        better = self.open & sure & (new.error < self.error) & (new.error <= LEAST * new.size + floor)
+        self.limit = np.where(better, np.where(near, self.candidate, new.value), self.limit)
+        self.error = np.where(better, new.error, self.error)
+        self.off |= self.open & sure & (away > 3 * new.error + LEAST * new.size)
+        self.open = self.open & ~(better & (new.error <= TOLERANCE * new.size + floor))
+        if not self.estimates:
+            self.open = self.open & ~new.jumps
+        self.estimates.append(new._replace(error=np.where(continuous, new.error, np.inf)))
+
+    def compare(self, close: Result, further: Result, again: Result, unit: bool) -> None:
+        """What the derivatives at two radii show; ``again`` is for those ``close`` by, at nearly the same distances.
+
+        Where they come nearer to the candidate the closer they are, as of x sqrt(x) to 0, it is the limit. Where they
+        grow, they do so without bound, unless they are what is left of numbers that cancel, and so not alike at nearly
+        the same distances, as of 1 - cos(x) divided by x^4."""
+        size = lambda d, ray: np.max(np.abs(d[:, ray]), axis=0, initial=0, where=np.isfinite(d[:, ray]))
+        nearest, near, far = [size(d - self.candidate, k) for d, k in ((close, 0), (close, -1), (further, 0))]
+        known = not self.fills or np.isfinite(self.estimates[0].error)
+        comes = self.open & known & (nearest <= 0.8 * near) & (near <= 0.4 * far)
+        self.limit = np.where(comes, self.candidate, self.limit)
+        nearest, near, far = size(close, 0), size(close, -1), size(further, 0)
+        alike = np.abs(close[:, 0] - again[:, 0]) <= 0.1 * np.abs(close[:, 0])
+        grows = np.all(alike | ~np.isfinite(close[:, 0]), axis=0) & (nearest > 1.05 * near) & (near > 1.1 * far) & unit
+        self.kept |= self.open & grows
+        self.off &= ~self.kept
+        self.open = self.open & ~comes & ~grows
+
+    def close(self) -> None:
+        """When nothing more is looked at: what nothing nearby shows more precisely is as it was found. Its own digits
+        are lost where numbers cancel, mask or no mask."""
+        first, least = self.estimates[0], np.minimum.reduce([e.error for e in self.estimates])
+        self.off |= self.open & (first.error > 10 * least)
+        alike = (first.error <= 10 * least) & (first.error <= 0.01 * first.size)
+        alike &= np.isnan(self.limit) & (np.abs(self.found - first.value) <= 3 * first.error)
+        self.kept |= self.open & alike
+        self.off &= ~self.kept
+        self.open = self.open & ~self.kept & np.isnan(self.limit)
+
+
+def _searched(
     found: list[Result],
     derivative: Derivative,
     roots: Sequence[Result],
     wrt: Sequence[Node],
     cut: Result,
     unit: bool,
-    steps: tuple[float, ...] = (STEP, CHECK, TINY),
-) -> tuple[list[Result], bool]:
-    """The derivatives at three distances, None where there are none at one; an empty list
-    where nothing can be moved. And whether the roots are continuous. What is moved is ``cut(order, wrt)``."""
+    fills: bool = False,
+    cost: Node | None = None,
+) -> list[_Search]:
+    """What the derivatives nearby show of each array of ``found``; an empty list where nothing can be moved, or where
+    none are finite of what a limit is to fill. What is moved is ``cut(order, wrt)``."""
     nodes = [root for root in roots if type(root) is Node]
-    order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
+    seen = nodes if cost is None else [*nodes, cost]
+    order = ancestors(seen, min([x.id for x in wrt]), guards=True)
     if not all([np.isfinite(x.raw).all() for x in wrt]) or any(
         [node.statics and "site" in node.statics for node in order]  # a sample cannot be moved
     ):
-        return [], False
+        return []
 
-    def at_all() -> tuple[list[Result], bool]:
+    def search() -> list[_Search]:
         for variable in (RECORDER, AMBIENT, SCOPE):
             variable.set(None)
         with np.errstate(all="ignore"):
             moved = cut(order, wrt)
             if not unit and all([np.all(_size(x, True) == _size(x, False)) for x in moved]):
-                return [], False  # nothing new
-            at = lambda step: _near(derivative, nodes, wrt, order, step, unit, found, moved)
-            near, continuous = at(steps[0])
-            return [] if near is None else [near, *[at(step)[0] for step in steps[1:]]], continuous
+                return []  # nothing new
+            rays = _Rays(derivative, nodes, seen, wrt, order, moved, unit)
+            return _by_levels(found, rays, fills, len(nodes) if cost is not None else 0)
 
-    return contextvars.copy_context().run(at_all)
-
-
-def _chosen(near: list[Result]) -> list[Result]:
-    """The limits of derivatives at the three distances, NaN where there are none."""
-    step, *others = map(_agreed, near)
-    return [_limit(one, *[other and other[k] for other in others]) for k, one in enumerate(step)]
+    return contextvars.copy_context().run(search)
 
 
-def _limit(step: Result, check: Result, tiny: Result) -> Result:
-    (mean, close, size), nothing = step, (np.nan, False, 0.0)
-    other, closed, _ = check or nothing
-    first, agreed, _ = tiny or nothing
-    sure = close & closed & (np.abs(mean - other) <= 10 * TOLERANCE * size)
-    near = np.abs(mean - first)
-    return np.where(
-        agreed & (near <= np.where(sure, 10 * TOLERANCE, 0.01) * np.maximum(size, 1)),
-        first,
-        np.where(sure, mean, np.nan),
-    )
+def _by_levels(found: list[Result], rays: "_Rays", fills: bool, derived: int) -> list[_Search]:
+    searches, start, kept = list[_Search](), list[Result](), list[list[Result]]()
+    for level, (radius, number) in enumerate(_LEVELS):
+        t = distances(radius, number)
+        samples, values = rays.at(t, found if fills and not level else None)
+        if not samples:
+            return []
+        if not level:
+            start = rays.start()
+            candidates = [_agreed(some) for some in rays.at(np.array([_TINY]))[0]] if fills else found
+            searches = [_Search(g, c, fills) for g, c in zip(found, candidates, strict=True)]
+        continuous = _continuous(start, values, t, derived)
+        sizes = [np.nan_to_num(np.max(np.abs(v), axis=(0, 1))) for v in values]
+        for search, some, x in zip(searches, samples, rays.wrt, strict=True):
+            slopes = _rows(sizes, search.found, x, np.max) / np.maximum(np.abs(x.raw), 1)
+            search.enter(extrapolated(some, t), _rows(continuous, search.found, x, np.all), slopes)
+        kept.append(samples)
+        if level == 1:
+            again = rays.at(1.01 * distances(_LEVELS[0][0], _LEVELS[0][1])[:1])[0]
+            for search, *some in zip(searches, *kept, again, strict=True):
+                search.compare(*some, rays.unit)
+        if not any([search.open.any() for search in searches]):
+            break
+    for search in searches:
+        search.close()
+    return searches
 
 
-def _near(
-    derivative: Derivative,
-    roots: list[Node],
-    wrt: Sequence[Node],
-    order: list[Node],
-    step: float,
-    unit: bool,
-    found: list[Result],
-    cut: list[Node],
-) -> tuple[list[list[Result]] | None, bool]:
-    """The derivatives along some directions, extrapolated, None where there are none; and whether the roots are
-    continuous."""
-    rng = np.random.default_rng(0)
-    signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
-    directions = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
-    near, values = [], [[root.raw for root in roots]]
-    for direction in [[sign * d for d in some] for some in directions for sign in (1, -1)]:
-        pair = []
-        for t in (step, step / 2):
-            moved = [parameter(x.raw.astype(np.float64)) for x in wrt]
-            table: dict[int, Result] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
-            shifts = {
-                x.id: t * d * (1.0 if step < 1e-20 else _size(x, unit)) for x, d in zip(cut, direction, strict=True)
-            }
-            try:
-                new = rerun(roots, order, table, set(), 0, True, _shifting(table, shifts))
-                pair.append([np.asarray(d, np.float64) for d in derivative(new, moved)])
-            except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
-                break
-            values.append([root.raw if type(root) is Node else root for root in new])
-        if len(pair) == 2:
-            near.append([2 * b - a for a, b in zip(*pair, strict=True)])
-            if len(near) == 2 and not any(
-                [np.isfinite(n[np.isnan(g)]).any() for some in near for n, g in zip(some, found, strict=True)]
+class _Rays:
+    """Derivatives and values at x + t d, for four directions d: two, and their opposites."""
+
+    def __init__(
+        self,
+        derivative: Derivative,
+        roots: list[Node],
+        seen: list[Node],
+        wrt: Sequence[Node],
+        order: list[Node],
+        moved: list[Node],
+        unit: bool,
+    ):
+        self.derivative, self.roots, self.seen, self.wrt, self.order = derivative, roots, seen, wrt, order
+        rng = np.random.default_rng(0)
+        signs = [np.ones(x.shape) for x in moved], [rng.choice([-1.0, 1.0], x.shape) for x in moved]
+        each = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
+        self.directions = [{x.id: k * d for x, d in zip(moved, some, strict=True)} for some in each for k in (1, -1)]
+        self.unit = unit
+        self.sizes = {x.id: _size(x, unit) for x in moved}
+
+    def start(self) -> list[Result]:
+        """The values of the roots at the point itself, in double precision."""
+        return self._again({})[1]
+
+    def at(self, t: Result, missing: list[Result] | None = None) -> tuple[list[Result], list[Result]]:
+        """For each array the derivatives, and for each root its values, (4, len(t), ...), NaN where there are none;
+        empty lists where there are none at all, or none that are ``missing`` on the first two rays."""
+        found: list[list[Result]] = []
+        for number, direction in enumerate(self.directions):
+            ray = []
+            for s in t:
+                shifts = {i: s * d * (1.0 if s < 1e-20 else self.sizes[i]) for i, d in direction.items()}
+                try:
+                    new, values, moved = self._again(shifts)
+                    some = [np.asarray(d, np.float64) for d in self.derivative(new[: len(self.roots)], moved)]
+                except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
+                    break
+                ray.append([*some, *values])
+            found.append(ray if len(ray) == len(t) else [])
+            if (
+                missing is not None
+                and number == 1
+                and not any(
+                    [
+                        np.isfinite(d[np.isnan(g)]).any()
+                        for r in found
+                        for some in r
+                        for d, g in zip(some, missing, strict=False)
+                    ]
+                )
             ):
-                return None, True
-    return near or None, all([_is_continuous(column, step) for column in zip(*values, strict=True)])
+                return [], []
+        like = next((ray for ray in found if ray), None)
+        if like is None:
+            return [], []
+        nothing = [[np.full_like(v, np.nan) for v in some] for some in like]
+        columns = [
+            np.stack([np.stack([some[k] for some in ray or nothing]) for ray in found]) for k in range(len(nothing[0]))
+        ]
+        return columns[: -len(self.seen)], columns[-len(self.seen) :]
+
+    def _again(self, shifts: dict[int, Result]) -> tuple[list[Result], list[Result], list[Node]]:
+        moved = [parameter(x.raw.astype(np.float64)) for x in self.wrt]
+        table: dict[int, Result] = {x.id: m for x, m in zip(self.wrt, moved, strict=True)}
+        new = rerun(self.seen, self.order, table, set(), 0, True, _shifting(table, shifts))
+        return new, [np.asarray(y.raw if type(y) is Node else y, np.float64) for y in new], moved
 
 
 def _shifting(table: dict[int, Result], shifts: dict[int, Result]) -> Result:
@@ -333,31 +387,40 @@ def _slopes(node: Node, sources: set[int]) -> Result:
 
 
 def _size(x: Node, unit: bool) -> Result:
-    """What distances are relative to. An element that is zero has no size of its own: beside 0.01, steps of 1e-8 would
-    lose what a step of 1e-6 shows of (exp(x) - 1 - x) / x^2."""
-    return np.maximum(np.abs(x.raw), 1.0 if unit else np.max(np.abs(x.raw), initial=0) or 1.0)
+    """What distances are relative to: each element, and for a zero 1 or else the largest element."""
+    size = np.abs(x.raw).astype(np.float64)
+    return np.where(size == 0, 1.0 if unit else np.max(size, initial=0) or 1.0, size)
 
 
-def _is_continuous(values: Sequence[Result], step: float) -> bool:
-    stacked = np.stack([np.asarray(v, np.float64) for v in values])
-    spread = np.fmax.reduce(stacked) - np.fmin.reduce(stacked)  # fmax and fmin do not warn where all are NaN
-    return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.fmax.reduce(np.abs(stacked))))
+def _continuous(start: list[Result], values: list[Result], t: Result, derived: int) -> list[Result]:
+    """For each root where it comes to its value at the point itself; where, of the first ``derived``, the rays lead to
+    one value."""
+    continuous = []
+    for k, (at, near) in enumerate(zip(start, values, strict=True)):
+        some, fit = ends(near, t)
+        close = 10 * fit + 1e-9 * np.fmax(np.max(np.abs(near), axis=(0, 1)), np.abs(at))
+        off = np.max(some, axis=0) - np.min(some, axis=0) if k < derived else np.max(np.abs(some - at), axis=0)
+        continuous.append(~(off > close))
+    return continuous
 
 
-def _agreed(near: list[list[Result]] | None) -> Result:
-    """For each array the mean over the directions that have a derivative, whether there are two that agree, and the
-    largest element."""
-    if near is None:
-        return None
-    agreed = []
-    for column in zip(*near, strict=True):
-        stacked = np.stack(column)
-        finite = np.isfinite(stacked)
-        number = np.sum(finite, axis=0)
-        size = np.max(np.abs(stacked), initial=0, where=finite)
-        spread = np.max(stacked, axis=0, initial=-np.inf, where=finite) - np.min(
-            stacked, axis=0, initial=np.inf, where=finite
-        )
-        mean = np.sum(stacked, axis=0, where=finite) / np.maximum(number, 1)
-        agreed.append((mean, (number > 1) & (spread <= TOLERANCE * size + 1e-20), size))
-    return agreed
+def _rows(some: list[Result], found: Result, x: Node, over: Function) -> Result:
+    """For each derivative, of what belongs to roots, what belongs to the root of its row of a Jacobian; else all
+    together, by ``over``. Others than the first belong to each row."""
+    first = some[0]
+    if found.shape == first.shape + x.shape:
+        first = np.reshape(first, first.shape + (1,) * x.ndim)
+        return first if len(some) == 1 else over(np.stack(np.broadcast_arrays(first, *map(over, some[1:]))), axis=0)
+    return over(list(map(over, some)))
+
+
+def _agreed(samples: Result) -> Result:
+    """The mean of the derivatives on the rays where they agree, else NaN."""
+    finite = np.isfinite(samples)
+    number = np.sum(finite, axis=(0, 1))
+    size = np.max(np.abs(samples), initial=0, where=finite)
+    spread = np.max(samples, axis=(0, 1), initial=-np.inf, where=finite) - np.min(
+        samples, axis=(0, 1), initial=np.inf, where=finite
+    )
+    mean = np.sum(samples, axis=(0, 1), where=finite) / np.maximum(number, 1)
+    return np.where((number > 1) & (spread <= 1e-7 * size + 1e-20), mean, np.nan)
