@@ -41,6 +41,9 @@ gradient that is wrong and looks right; it raises instead.
 | `np.histogram(node)`, and whatever has no derivative | zero would be wrong | what the message says |
 | integers as parameters | no derivative in an integer | `x.astype(float)` |
 
+`node.value` and `distribution.sample(rng)` are numbers that no gradient passes: good to look at, to print and to hold
+constant. A function that takes them of its samples and returns a number, and no node, is refused.
+
 `np.take_along_axis` takes a node as its index, too. Sets and dicts refuse a number that is a node in the run of a
 function alone: those of `graph.nodes` find the nodes themselves.
 

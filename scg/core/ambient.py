@@ -3,6 +3,7 @@ who sets them."""
 
 import contextvars
 import itertools
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from scg.core.aliases import Function
-from scg.errors import location
+from scg.errors import PACKAGE, location
 
 if TYPE_CHECKING:
     from scg.core.node import Node
@@ -89,6 +90,20 @@ WATCH: contextvars.ContextVar[Any] = contextvars.ContextVar("scg_watch", default
 SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
 FORMULA: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_formula", default=False)
 """Whether an estimator writes, in nodes, a formula that can be replayed for other samples."""
+
+TAKEN: contextvars.ContextVar[list[tuple[object, CodeType, int]] | None] = contextvars.ContextVar(
+    "scg_taken", default=None
+)
+"""Numbers that a function has taken out of its graph in this run: of which node or distribution, and where."""
+
+_MOST_TAKEN = 1000
+
+
+def note_taken(source: object) -> None:
+    """Enter that the caller's caller has taken the number of a node, or one of a distribution, if that is a user."""
+    taken, frame = TAKEN.get(), sys._getframe(2)
+    if taken is not None and len(taken) < _MOST_TAKEN and not frame.f_code.co_filename.startswith(PACKAGE):
+        taken.append((source, frame.f_code, frame.f_lasti))
 
 
 @contextmanager

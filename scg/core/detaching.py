@@ -65,7 +65,7 @@ _OF_A_NUMBER = (
 
 BY_A_SAMPLE = (
     "compare with it, as in `while n > i:`, or mask by it, as in np.where(np.arange(most) < n, terms, 0.0); as an index"
-    " write scg.parameter(array)[n.astype(int)]"
+    " write scg.parameter(array)[n.astype(int)], and for a simulator scg.primitive(simulator)(n)"
 )
 
 

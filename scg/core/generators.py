@@ -116,6 +116,16 @@ def state_of(generator: AnyGenerator) -> object:
     return _comparable(bits.state)
 
 
+def states_of(values: Iterable[object]) -> list[tuple[np.random.BitGenerator, object]]:
+    """What stands behind each generator among ``values``, and its state, to ask ``have_moved`` of later."""
+    return [(v.bit_generator, v.bit_generator.state) for v in values if isinstance(v, np.random.Generator)]
+
+
+def have_moved(states: Iterable[tuple[np.random.BitGenerator, object]]) -> bool:
+    """Whether numbers were taken from a generator since then."""
+    return any([_comparable(bits.state) != _comparable(state) for bits, state in states])
+
+
 def _comparable(state: object) -> object:
     if type(state) is dict:
         return {name: _comparable(part) for name, part in state.items()}

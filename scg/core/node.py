@@ -11,7 +11,18 @@ import numpy as np
 
 from scg.core.advice import of_attribute
 from scg.core.aliases import Function, Operand, Operands, Result, Statics
-from scg.core.ambient import AMBIENT, FORMULA, RECORDER, SCOPE, Guard, ids, note_guard, take_guard, unplanned
+from scg.core.ambient import (
+    AMBIENT,
+    FORMULA,
+    RECORDER,
+    SCOPE,
+    Guard,
+    ids,
+    note_guard,
+    note_taken,
+    take_guard,
+    unplanned,
+)
 from scg.core.detaching import Refusals, or_value
 from scg.core.in_place import in_place
 from scg.core.methods import Methods, typed
@@ -100,6 +111,7 @@ class Node(Refusals, Methods):
         )
         if FORMULA.get():
             _note_reading(self)
+        note_taken(self)
         value = self.raw
         if isinstance(value, np.ndarray) and value.flags.writeable:
             value = value.view()

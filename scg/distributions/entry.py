@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scg.core.aliases import Function, Operand, Result
-from scg.core.ambient import RECORDER, settled
+from scg.core.ambient import RECORDER, note_taken, settled
 from scg.core.node import Node, Numeric, Value
 from scg.core.operands import beside, described, plain
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
@@ -58,6 +58,7 @@ def _sample(method: Method) -> Method:
                 f"{self!r}.sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})"
             )
         shape = sample_shape(shape, self)
+        note_taken(self)
         try:
             return method(self, rng, shape)
         except Exception as error:

@@ -9,13 +9,13 @@ from types import FunctionType
 import numpy as np
 
 from scg.core.aliases import Function, Keywords, Operands, Tree
-from scg.core.ambient import RECORDER, SCOPE, collect_guards
+from scg.core.ambient import RECORDER, SCOPE, TAKEN, collect_guards
 from scg.core.ancestry import ancestors
 from scg.core.leaves import is_finished, parameter
 from scg.core.node import Node
 from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves, rebuild
-from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
+from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here, location
 from scg.primitives.layout import alias
 from scg.stochastic.sites import is_stochastic
 from scg.stochastic.tape import TAPE, Chosen, Tape
@@ -86,11 +86,37 @@ def run(fn: Function, args: Sequence[object], kwargs: Keywords, chosen: Chosen |
     ``chosen``."""
     if chosen is None and TAPE.get() is not None:
         return _run(fn, args, kwargs)
-    token = TAPE.set(Tape(chosen))
+    token, taken = TAPE.set(Tape(chosen)), TAKEN.set([])
     try:
-        return _run(fn, args, kwargs)
+        result = _run(fn, args, kwargs)
+        if type(result) is not Node and isinstance(result, (int, float, np.number, np.ndarray)):
+            _refuse_taken(fn, result)
+        return result
     finally:
         TAPE.reset(token)
+        TAKEN.reset(taken)
+
+
+def _refuse_taken(fn: Function, result: object) -> None:
+    """Raise ScgValueError where a result that is no node comes from a run in which a user took numbers that a sample
+    decides: its gradient would be zero, whatever that of its expectation is."""
+    for source, code, instruction in TAKEN.get() or ():
+        if type(source) is Node:
+            if not any([is_stochastic(node) for node in ancestors([source], guards=True)]):
+                continue
+            what = f"node.value of {source!r}"
+            way = (
+                "compute with the node; write scg.parameter(array)[node.astype(int)] for a table, `if node == 0:` for a"
+                " choice, scg.primitive(fn)(node) for a function of its number, as of a simulator"
+            )
+        elif any([type(p) is Node for p in source.parameters.values()]):  # type: ignore[attr-defined]
+            what, way = f"{source!r}.sample(rng)", "draw by scg.sample(distribution, estimator, rng=rng)"
+        else:
+            continue
+        raise ScgValueError(
+            f"{_called(fn)} returned {described((result,))}, which is no node, and no gradient passes {what}, taken at"
+            f" {location(code, instruction)}: {way} ({here()})"
+        )
 
 
 def _run(fn: Function, args: Sequence[object], kwargs: Keywords) -> Tree:

@@ -1,10 +1,15 @@
 """Whether a cost depends on samples, whose estimators differentiate it, through steps alone: of these the derivative is
 zero, that of their mean is not."""
 
-from scg.core.node import Node
-from scg.errors import EstimatorError, here
+from collections.abc import Container, Sequence
+
+import numpy as np
+
+from scg.core.ancestry import ancestors
+from scg.core.node import Node, Value, value_of
+from scg.errors import EstimatorError, NotDifferentiable, here
 from scg.stochastic.estimator import Estimator, by_values
-from scg.stochastic.sites import is_coupled, is_draw
+from scg.stochastic.sites import is_coupled, is_draw, is_stochastic
 from scg.stochastic.terms import summands
 
 
@@ -29,6 +34,38 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
                 f" {node!r}, made at {node.line}, depends on it only through steps, of which the derivative is"
                 f" zero: {by_values(paths[0].statics['site'].distribution, 'this node')} ({here()})"
             )
+
+
+def refuse_own_steps(cost: Node, inputs: Sequence[Node], gradients: Sequence[Value]) -> None:
+    """Raise NotDifferentiable where a cost that took numbers from a generator itself depends on a parameter through
+    steps alone, and one of these is a comparison with numbers, as on p in ``rng.random() < p``: the derivative of a
+    step is zero, that of its mean is not.
+
+    Integers are none of these numbers: a step at 0 is one of data that were chosen at random. That numbers were taken
+    is known to the caller. Of a cost with samples that are nodes their estimators know it all.
+    """
+    still = [x for x, g in zip(inputs, gradients, strict=True) if not np.any(value_of(g))]
+    order = ancestors([cost], guards=True) if still else []
+    if any([is_stochastic(node) for node in order]):
+        return
+    seen: set[int] = set()
+    looked = {guard.node.id for node in order if node.guard is not None for guard in node.guard.unseen(seen)}
+    for x in still:
+        moves = _moving([x], order)
+        steps = [node for node in order if not moves.get(node.id, True) and _is_at_numbers(node, moves)]
+        if steps and not moves.get(cost.id, False) and (cost.id in moves or looked & moves.keys()):
+            raise NotDifferentiable(
+                f"the cost takes numbers from a generator itself, and depends on {x!r} through steps alone, such as"
+                f" {steps[0]!r}, made at {steps[0].line}: their derivative is zero, that of the mean cost is not. Draw"
+                " by scg.sample: for rng.random() < p write scg.sample(dist.Bernoulli(p), scg.ScoreFunction(), rng=rng)"
+                f" ({here()})"
+            )
+
+
+def _is_at_numbers(step: Node, moves: Container[int]) -> bool:
+    """Whether an operand of a step, which none of the nodes ``moves`` moves, is of numbers with a fraction."""
+    still = [np.asarray(value_of(o)) for o in step.operands if type(o) is not Node or o.id not in moves]
+    return any([x.dtype.kind == "f" and bool(np.any(x != np.rint(x))) for x in still])
 
 
 def _is_differentiated(estimator: Estimator) -> bool:

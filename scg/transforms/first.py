@@ -10,6 +10,7 @@ import numpy as np
 from scg.core.aliases import Function, Tree
 from scg.core.ambient import RECORDER
 from scg.core.backward import pull, reach
+from scg.core.generators import have_moved, states_of
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
 from scg.core.operands import described, plain
@@ -18,6 +19,7 @@ from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import draws
 from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, positions_of, run
 from scg.stochastic.nested import paired
+from scg.stochastic.steps import refuse_own_steps
 from scg.stochastic.surrogate import expanded
 from scg.stochastic.tape import TAPE, Chosen
 from scg.transforms.runs import finish, floor_of, is_nested
@@ -81,6 +83,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
             again = run(called, lifted, kwargs, chosen)
             return again[0] if has_aux else again
 
+        before = states_of((*args, *kwargs.values()))
         result = run(called, lifted, kwargs)
         cost = result[0] if has_aux else result
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
@@ -109,6 +112,8 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
         )
         if nested:
             found = paired(found, drawn)
+        if have_moved(before):
+            refuse_own_steps(cost, inputs, found)
         if recorder is not None:
             recorder.differentiated(cost, found)
             found = [g if type(g) is Node else np.asarray(g) for g in found]
