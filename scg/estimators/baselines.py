@@ -124,7 +124,7 @@ class Remembering(Baseline):
 
     def _note(self, down: Downstream, *lesson: Value) -> None:
         """Remember a lesson of a sample's costs; zeros, which other samples' estimates add to a cost, teach nothing."""
-        if not down.inner and np.any(lesson[0]):
+        if down.teaches and np.any(lesson[0]):
             self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
 
     def _learn(self, *lesson: Result) -> None:

@@ -45,7 +45,7 @@ class Trained(Elsewhere):
         """The parameters for an estimate, and whether it is to train them: they are nodes then."""
         if self.optimizer is not None:
             unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
-        trains = self.optimizer is not None and not down.graph and not down.inner
+        trains = self.optimizer is not None and not down.graph and down.teaches
         return map_leaves(parameter if trains else lambda x: x, self.parameters), trains
 
     def learn(self, down: Downstream, phi: Tree, g: Value) -> None:

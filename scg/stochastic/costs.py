@@ -1,11 +1,12 @@
 """The costs that a sample influences, now and at other values of the sample: what estimators compare."""
 
+import contextlib
 import contextvars
 import functools
 import itertools
 import math
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,18 @@ RUNS_AGAIN = (
 
 INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 """Whether costs are looked at on behalf of an estimator."""
+_REPLICATES: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_replicates", default=False)
+"""Whether a run is one of several replicates, which all have the state that estimators had at first."""
+
+
+@contextlib.contextmanager
+def as_replicates() -> Iterator[None]:
+    """Runs from which estimators learn nothing."""
+    token = _REPLICATES.set(True)
+    try:
+        yield
+    finally:
+        _REPLICATES.reset(token)
 
 
 class Costs:
@@ -50,8 +63,8 @@ class Costs:
         self.node, self.cost, self.higher, self.graph = node, cost, order != 1, graph or order != 1
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
-        # whether this looks at costs on behalf of another estimator: then nothing is to be learned from them
         self.inner = INNER.get()
+        self.teaches = not self.inner and not _REPLICATES.get()
         # a second derivative multiplies costs by the scores of all samples that their terms mix, also of those at other
         # values: their mean is zero where they are independent
         self._couples = order == 1 and self.site.estimator.coupled

@@ -23,6 +23,7 @@ from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import GuardError, PlanError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.bindings import bound_to, overridden
+from scg.stochastic.costs import as_replicates
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
@@ -290,7 +291,7 @@ class Graph(Pictured):
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
-            with watching(surrogate, *own_formulas(self.stochastic)) as watch:
+            with as_replicates(), watching(surrogate, *own_formulas(self.stochastic)) as watch:
                 loss = surrogate(self.cost, 1, self.floor, graph=True)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
@@ -397,7 +398,8 @@ class Graph(Pictured):
             rng.bit_generator.state = block.state
             try:
                 same = self.run(rng=rng, replicates=block.size)
-                pulled = self.pulled(np.sum(same.cost), same.parameters)
+                with as_replicates():
+                    pulled = self.pulled(np.sum(same.cost), same.parameters)
                 return [leaf for _, leaf in leaves(pulled)], same.cost.value
             except GuardError:  # its terms cannot be told apart behind an ``if`` on a sample of each
                 return [leaf for _, leaf in leaves(self._each(rng, block.size, block.made))], None
@@ -436,9 +438,10 @@ class Graph(Pictured):
             functools.partial(self._recording, rng),
             single,
         )
-        for rows, gradients in parts:
-            for whole, part in zip(out, gradients, strict=True):
-                whole[rows] = part
+        with as_replicates():
+            for rows, gradients in parts:
+                for whole, part in zip(out, gradients, strict=True):
+                    whole[rows] = part
         return rebuild(self.parameters, iter(out))
 
     def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":

@@ -255,7 +255,8 @@ class Downstream(Costs):
     ``rng``                the generator of the run; ``noise`` draws from it
     ``higher``             whether derivatives after the first are wanted
     ``graph``              whether the estimate is to be made of nodes, so that it can be replayed
-    ``inner``              whether this is on behalf of another estimator: then nothing is to be learned from it
+    ``inner``              whether this is on behalf of another estimator
+    ``teaches``            whether there is something to learn from it: not where it is ``inner``, nor in replicates
     ``influences``         whether any cost depends on the sample; where none does there is nothing to estimate
 
     ``now()``              F at the sample

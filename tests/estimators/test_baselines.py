@@ -319,3 +319,36 @@ def test_what_a_baseline_has_learned_is_the_same_on_all_ways_through_an_if(basel
         assert scg.exact.moments(graph).mean == pytest.approx(scg.exact.gradient(graph), rel=1e-10)
     assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "unbiased"
     np.testing.assert_equal(estimator.state, before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: scg.ScoreFunction(scg.MovingAverage()),
+        lambda: scg.ScoreFunction(scg.Optimal()),
+        lambda: scg.ScoreFunction(taught()(0.5)),
+        lambda: scg.DoubleControlVariate(coefficient=None),
+        lambda: scg.RODEO(optimizer=functools.partial(scg.optim.Adam, learning_rate=0.05)),
+        lambda: scg.REBAR(optimizer=functools.partial(scg.optim.Adam, learning_rate=0.05)),
+    ],
+    ids=["MovingAverage", "Optimal", "Learned", "DoubleControlVariate", "RODEO", "REBAR"],
+)
+def test_replicates_are_held_against_the_state_that_an_estimator_had_at_first(make):
+    """Also where each is a run of the function, as an ``if`` comes out otherwise: from the same numbers the last of
+    many is what it is alone, and the next ones learn nothing from it."""
+    estimator = make()
+
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng)
+        a = scg.sample(dist.Bernoulli(logits=0.5), scg.ScoreFunction(), rng=rng)
+        return 3 + b * t if a > 0.5 else 2 - b**2
+
+    t = np.array(0.3)
+    for seed in range(20):
+        scg.grad(cost)(t, rng=np.random.default_rng(seed))
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0))
+    before, rng = copy.deepcopy(estimator.state), np.random.default_rng(1)
+    found = graph.gradients(rng=rng, replicates=40)
+    np.testing.assert_equal(estimator.state, before)
+    again = scg.trace(cost, t, rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(1), replicates=40)
+    np.testing.assert_array_equal(found, again)
