@@ -130,6 +130,11 @@ class Distribution(Parameterized, ABC):
         rounded; 0 where no parameter has a derivative."""
         return 0.0
 
+    @property
+    def rounds(self) -> bool:
+        """Whether ``unresolved`` may say something: what is made of other distributions asks these."""
+        return type(self).unresolved is not Distribution.unresolved
+
     def inverts_cdf(self) -> bool:
         return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.aliases import Result
-from scg.core.node import Node, Numeric, Value, value_of
+from scg.core.node import Node, Numeric, Value
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import Distribution, FixedSupport, Shape
 from scg.distributions.constraints import (
@@ -15,7 +15,7 @@ from scg.distributions.constraints import (
     unit_interval,
 )
 from scg.distributions.uniform import InverseCDF
-from scg.distributions.weak import betaln, digamma, exp, log, masked, real_array, xlog1py, xlogy
+from scg.distributions.weak import betaln, digamma, doubles, exp, log, masked, real_array, xlog1py, xlogy
 from scg.special import log1mexp
 
 
@@ -25,8 +25,9 @@ class Beta(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
 
     Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and
-    first order only. Samples lie strictly between 0 and 1. Where b is so small (0.15; in float32 0.35) that many are
-    rounded to the last number before 1, their scores are not known, and estimators by scores refuse it.
+    first order only. Samples lie strictly between 0 and 1. Where b is so small (0.15; in float32 0.35), or a (0.008;
+    0.07), that many are rounded to the last number before 1, or to the smallest normal one, their scores are not known,
+    and estimators by scores refuse it.
     """
 
     concentration1: Numeric
@@ -49,11 +50,14 @@ class Beta(InverseCDF, Distribution, FixedSupport):
         return masked(outside, lambda z: xlogy(a - 1, z) + xlog1py(b - 1, -z) - betaln(a, b), value, 0.5)
 
     def unresolved(self) -> float:
-        """P(1 - Z < eps) = eps^b / (b B(a, b)) to first order, for b a node: the score by b has log(1 - Z)."""
-        a, b = (np.asarray(value_of(x), float) for x in (self.concentration1, self.concentration0))
-        if type(self.concentration0) is not Node or np.min(b, initial=1.0) >= 0.5:
-            return 0.0
-        return float(np.max(np.finfo(self.dtype).eps ** b / b * np.exp(-sp.betaln(a, b))))
+        """P(Z < tiny) for a node a, P(1 - Z < eps) for a node b: the scores by them have log Z and log(1 - Z)."""
+        a, b = doubles(self.concentration1, self.concentration0)
+        kind, ends = np.finfo(self.dtype), [np.zeros(())]
+        if type(self.concentration1) is Node:
+            ends.append(sp.betainc(a, b, kind.tiny))
+        if type(self.concentration0) is Node:
+            ends.append(sp.betainc(b, a, kind.eps))
+        return max([float(np.max(end, initial=0.0)) for end in ends])
 
     @property
     def mean(self) -> Numeric:
@@ -106,11 +110,14 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
             return masked((value < 0) | (value > 1), density, value, 0.5)
 
     def unresolved(self) -> float:
-        """P(1 - Z < eps) = (a eps)^b to first order, for b a node: the score by b has log(1 - Z^a)."""
-        if type(self.concentration0) is not Node:
-            return 0.0
-        a, b = (np.asarray(value_of(x), float) for x in (self.concentration1, self.concentration0))
-        return float(np.max(np.minimum(a * np.finfo(self.dtype).eps, 1) ** b, initial=0.0))
+        """P(1 - Z < eps) = (a eps)^b to first order, for b a node: the score by b has log(1 - Z^a). And P(Z < tiny) =
+        1 - (1 - tiny^a)^b: both scores have log Z or Z^a."""
+        a, b = doubles(self.concentration1, self.concentration0)
+        kind = np.finfo(self.dtype)
+        end = -np.expm1(b * np.log1p(-(float(kind.tiny) ** a)))
+        if type(self.concentration0) is Node:
+            end = np.maximum(end, np.minimum(a * kind.eps, 1) ** b)
+        return float(np.max(end, initial=0.0))
 
     @property
     def mean(self) -> Numeric:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import scipy.special as sp
 
 from scg.core.aliases import Operand
-from scg.core.node import Numeric, Value
+from scg.core.node import Node, Numeric, Value
 from scg.distributions.accurate import in_double
 from scg.distributions.base import Distribution, FixedSupport, Shape
 from scg.distributions.constraints import nonnegative, positive
@@ -15,6 +16,7 @@ from scg.distributions.parameterized import same
 from scg.distributions.uniform import InverseCDF
 from scg.distributions.weak import (
     digamma,
+    doubles,
     gammainc,
     gammaincc,
     gammainccinv,
@@ -33,7 +35,8 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z - b z + a log b - log Gamma(a) for z >= 0, a the concentration, b the rate.
 
     Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Samples that
-    underflow are the smallest normal number.
+    underflow are the smallest normal number; where many do (a below 0.008, in float32 0.07), estimators by scores
+    refuse it.
     """
 
     concentration: Numeric
@@ -51,6 +54,13 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
             dtype, copy=False
         )
         return np.maximum(z, np.finfo(dtype).tiny, out=z)
+
+    def unresolved(self) -> float:
+        """P(Z < tiny), for a node: the score by a has log Z."""
+        if type(self.concentration) is not Node:
+            return 0.0
+        a, b = doubles(self.concentration, self.rate)
+        return float(np.max(sp.gammainc(a, b * np.finfo(self.dtype).tiny), initial=0.0))
 
     def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration, self.rate
@@ -98,6 +108,13 @@ class OfGamma:
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.gamma.sample(rng, shape)
+
+    @property
+    def rounds(self) -> bool:
+        return type(self.gamma.concentration) is Node
+
+    def unresolved(self) -> float:
+        return self.gamma.unresolved()
 
     def log_prob(self, value: Numeric) -> Value:
         return self.gamma.log_prob(value)
@@ -153,7 +170,8 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
 
     log p(z) = a log b - log Gamma(a) - (a + 1) log z - b / z for z > 0.
 
-    ``rate`` is a scale of z. Mean: inf for a <= 1; variance: inf for a <= 2.
+    ``rate`` is a scale of z. Where a is so small (0.008; in float32 0.07) that many samples are greater than any
+    number, estimators by scores refuse it. Mean: inf for a <= 1; variance: inf for a <= 2.
     """
 
     concentration: Numeric
@@ -171,6 +189,9 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return 1 / self.gamma_of_inverse.sample(rng, shape)
+
+    def unresolved(self) -> float:
+        return self.gamma_of_inverse.unresolved()
 
     def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration, self.rate

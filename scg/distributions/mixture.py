@@ -113,6 +113,13 @@ class Mixture(Reparameterizable, Distribution):
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple([f"component.{name}" for name in self.component.moving])
 
+    @property
+    def rounds(self) -> bool:
+        return self.component.rounds  # type: ignore[no-any-return]
+
+    def unresolved(self) -> float:
+        return self.component.unresolved()  # type: ignore[no-any-return]
+
     def inverts_cdf(self) -> bool:
         return not self.component.has(Discrete) and self.event_shape == ()
 

@@ -14,7 +14,7 @@ from scg.distributions.bijections import Sigmoid
 from scg.distributions.constraints import finite, nonnegative, open_unit_interval, positive
 from scg.distributions.image import imaged, preimage
 from scg.distributions.normal import LOG_2PI, STANDARD, Normal
-from scg.distributions.weak import exp, log, masked, real_array
+from scg.distributions.weak import doubles, exp, log, masked, real_array
 from scg.special import sigmoid
 
 SIGMOID = Sigmoid()
@@ -30,7 +30,11 @@ class _OfNormal(Reparameterizable, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class LogNormal(_OfNormal):
-    """z = exp(x), x ~ N(loc, scale^2): log p(z) = log N(log z; loc, scale^2) - log z for z > 0."""
+    """z = exp(x), x ~ N(loc, scale^2): log p(z) = log N(log z; loc, scale^2) - log z for z > 0.
+
+    Where many samples are less or greater than any number (of a scale of 260, in float32 of 32), estimators by scores
+    refuse it.
+    """
 
     loc: Numeric
     scale: Numeric
@@ -47,6 +51,13 @@ class LogNormal(_OfNormal):
 
     def transport(self, noise: Value) -> Value:
         return np.exp(self.loc + self.scale * noise)
+
+    def unresolved(self) -> float:
+        """P(Z < tiny) and P(Z > the greatest number)."""
+        loc, scale = doubles(self.loc, self.scale)
+        kind = np.finfo(self.dtype)
+        ends = np.log(float(kind.tiny)) - loc, loc - np.log(float(kind.max))
+        return max([float(np.max(sp.ndtr(end / scale), initial=0.0)) for end in ends])
 
     def log_prob(self, value: Numeric) -> Value:
         def density(z: Numeric) -> Numeric:

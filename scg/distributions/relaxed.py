@@ -29,7 +29,7 @@ from scg.distributions.discrete import Odds, one_of_two, softplus
 from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
 from scg.distributions.normal_transforms import SIGMOID
-from scg.distributions.weak import log, real_array
+from scg.distributions.weak import doubles, log, real_array
 from scg.special import logsumexp, sigmoid, softmax
 
 GUMBEL, LOGISTIC = Gumbel(0.0, 1.0), Logistic(0.0, 1.0)
@@ -54,7 +54,7 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
         log p(z) = log (K-1)! + (K-1) log t + sum_k (y_k - log z_k) - K logsumexp(y),    y = log a - t log z,
 
     a density over the first K - 1 elements. A coordinate that was rounded to zero counts as the smallest normal number
-    of its dtype.
+    of its dtype; where many are, estimators by scores refuse it.
     """
 
     temperature: Given
@@ -76,6 +76,16 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
 
     def transport(self, noise: Value) -> Value:
         return softmax((self._logits + noise) / self._temperature, -1)
+
+    def unresolved(self) -> float:
+        """P(Z_k < tiny), nearly P(log sum_{j != k} exp(y_j) - y_k > -t log tiny) of y = log a + g: a logistic
+        variable."""
+        y, t = doubles(self._logits, self._temperature)
+        p = np.exp(y - np.max(y, axis=-1, keepdims=True))
+        others = np.sum(p, axis=-1, keepdims=True) - p
+        with np.errstate(divide="ignore"):
+            apart = np.log(others) - np.log(p) + t * np.log(float(np.finfo(self.dtype).tiny))
+        return float(np.max(sp.expit(apart), initial=0.0))
 
     def log_prob(self, value: Numeric) -> Value:
         value = self._events(value)

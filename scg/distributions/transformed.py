@@ -50,6 +50,13 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
         found: str = self.base.way_out(capability)
         return found
 
+    @property
+    def rounds(self) -> bool:
+        return self.base.rounds
+
+    def unresolved(self) -> float:
+        return self.base.unresolved()
+
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return noise_of(self.base, shape)
 

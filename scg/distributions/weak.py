@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.aliases import Function, Operand, Result
-from scg.core.node import Node, Numeric, Value
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.core.operands import require_plain
 
 
@@ -50,6 +50,11 @@ gammainc, gammaincc, gammaincinv, gammainccinv = map(weak, (sp.gammainc, sp.gamm
 def masked(outside: Value, density: Callable[[Value], Numeric], value: Numeric, inside: float) -> Value:
     """``density(value)``, and -inf where ``outside``, with gradient zero: there the density is evaluated ``inside``."""
     return np.where(outside, -math.inf, density(np.where(outside, inside, value)))
+
+
+def doubles(*x: Operand) -> list[np.ndarray]:
+    """The values of numbers, arrays and nodes in float64."""
+    return [np.asarray(value_of(v), float) for v in x]
 
 
 def real_array(value: Operand) -> Value:

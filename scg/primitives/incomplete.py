@@ -144,6 +144,11 @@ def _beta_score(a, b, x, y):
     proper = (a > 0) & (b > 0)
     out[proper & ((x == 0) | (y == 0))] = 0
     mean = _mean_log(a, b)
+    # at an end I = x^a / (a B(a, b)) and 1 - I = y^b / (b B(a, b)), both times 1 + O((a + b) x y)
+    first, last = proper & (x > 0) & ((1 + b) * x < 1e-20), proper & (y > 0) & ((1 + a) * y < 1e-20)
+    out[first] = (np.exp(a * np.log(x) - np.log(a) - sp.betaln(a, b)) * (np.log(x) - 1 / a - mean))[first]
+    out[last] = (np.exp(b * np.log(y) - np.log(b) - sp.betaln(a, b)) * mean)[last]
+    proper &= ~(first | last)
     lower = proper & (x > 0) & (y > 0) & (np.log(x) <= mean)
     upper = proper & (x > 0) & (y > 0) & ~lower
     # raised by I(a, b) = I(a+1, b) + x^a y^b / (a B(a, b)), and I(a, b) = I(a, b+1) - x^a y^b / (b B(a, b)): both parts

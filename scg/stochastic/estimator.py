@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import numpy as np
 
 from scg.core.aliases import State
-from scg.core.ambient import settled
+from scg.core.ambient import RECORDER, settled
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
 from scg.distributions.base import Distribution, FixedSupport
@@ -231,9 +231,9 @@ def _listed(estimators: list[Estimator]) -> str:
 
 def _is_resolved(distribution: Distribution) -> bool:
     """Whether few of the samples are rounded to an end of their support, for these parameters: a plan asks anew."""
-    if type(distribution).unresolved is Distribution.unresolved:
-        return True
-    given = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
+    given = {name: p for name, p in distribution.parameters.items() if type(p) is Node} if distribution.rounds else {}
+    if not given or RECORDER.get() is None:
+        return not given or distribution.unresolved() <= _UNRESOLVED
     return settled(functools.partial(_resolves, distribution.detached(), tuple(given)), *given.values())
 
 

@@ -1,0 +1,116 @@
+"""Samples that float32 and float64 round to an end of a support, or beyond every number: which part of them, and that
+estimators by scores refuse a distribution of which many are."""
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.core.leaves import parameter
+from scg.errors import EstimatorError
+
+MADE = {  # of a shape a, and whether it is the end at 0, at 1, or beyond the greatest number
+    "Gamma": (lambda a: dist.Gamma(a, 2.0), "0"),
+    "Chi2": (lambda a: dist.Chi2(2 * a), "0"),
+    "InverseGamma": (lambda a: dist.InverseGamma(a, 0.5), "inf"),
+    "Beta at 0": (lambda a: dist.Beta(a, 0.7), "0"),
+    "Beta at 1": (lambda a: dist.Beta(0.7, a), "1"),
+    "Kumaraswamy at 0": (lambda a: dist.Kumaraswamy(a, 0.7), "0"),
+    "Kumaraswamy at 1": (lambda a: dist.Kumaraswamy(0.7, a), "1"),
+    "Weibull": (lambda a: dist.Weibull(0.3, a), "0 inf"),
+    "Pareto": (lambda a: dist.Pareto(2.0, a), "inf"),
+    "LogNormal": (lambda a: dist.LogNormal(0.5, 1 / a), "0 inf"),
+    "Concrete": (lambda a: dist.Concrete(5 * a, logits=a * np.zeros(3, a.dtype)), "0"),
+}
+WITHIN = {
+    "vector": lambda d: dist.Independent(d, 1),
+    "multiple": lambda d: dist.Transformed(d, dist.Affine(0.0, 2.0)),
+    "mixture": lambda d: dist.Mixture(d, logits=np.zeros(2)),
+}
+SHAPES = 0.002, 0.02, 0.06, 0.1, 0.3
+MANY = 3e-3
+N = 20_000
+
+
+def made(name, a, dtype):
+    return MADE[name][0](parameter(np.asarray(a, dtype)))
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_part_of_the_samples_that_is_rounded_to_an_end_is_known(name, dtype):
+    """It is that of a count, to 5 standard deviations of this and a twentieth."""
+    rng, kind = np.random.default_rng(0), np.finfo(dtype)
+    for a in SHAPES:
+        with np.errstate(over="ignore"):
+            z = made(name, a, dtype).detached().sample(rng, N)
+        z = z if z.ndim == 1 else z[:, 0]
+        counts = {"0": z <= kind.tiny, "1": z >= 1 - kind.eps, "inf": z >= kind.max / 5}
+        found = max([np.mean(counts[end]) for end in MADE[name][1].split()])
+        known = made(name, a, dtype).unresolved()
+        assert abs(found - known) < 5 * np.sqrt((known + 1 / N) / N) + 0.05 * known, (a, found, known)
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_refused_where_many_samples_are_rounded_and_else_have_mean_zero(name, dtype):
+    """Within 5 standard deviations, which are a hundredth of the deviation of a score, and what is taken."""
+    rng = np.random.default_rng(1)
+    for a in SHAPES:
+        d = made(name, a, dtype)
+        if d.unresolved() > MANY:
+            with pytest.raises(EstimatorError, match=r"rounded to it; use Reparameterized\(\)"):
+                scg.sample(d, scg.ScoreFunction(), rng=rng)
+            continue
+        scg.sample(d, scg.ScoreFunction(), rng=rng)
+        each = parameter(np.full(N, a, dtype))
+        if name == "Concrete":
+            many = dist.Concrete(5 * each, logits=np.zeros((N, 3), dtype))
+        else:
+            many = MADE[name][0](each)
+        with np.errstate(over="ignore"):
+            z = many.sample(rng)
+        score = scg.gradients(np.sum(many.log_prob(z)), [each])[0].astype(float)
+        assert np.isfinite(score).all()
+        assert abs(score.mean()) < 5 * score.std() / np.sqrt(N) + 3 * MANY * score.std()
+
+
+@pytest.mark.parametrize("how", WITHIN)
+@pytest.mark.parametrize("name", ["Gamma", "Beta at 1", "Weibull"])
+def test_what_is_made_of_a_distribution_has_its_ends(how, name):
+    """With Beta(0.7, 0.05) in an Independent a gradient was 3e4 where it is -1e3."""
+    rng = np.random.default_rng(2)
+    for a, refused in ((0.004, True), (0.4, False)):
+        inner = made(name, [a, a], np.float64)
+        d = WITHIN[how](inner)
+        assert d.unresolved() == inner.unresolved()
+        if refused:
+            with pytest.raises(EstimatorError, match="rounded to it"):
+                scg.sample(d, scg.ScoreFunction(), rng=rng)
+        else:
+            scg.sample(d, scg.ScoreFunction(), rng=rng)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_samples_of_which_nothing_is_differentiated_are_taken_as_they_are(name):
+    d, rng = MADE[name][0](np.asarray(0.002)), np.random.default_rng
+    with np.errstate(over="ignore"):
+        taken = scg.sample(d, scg.ScoreFunction(), rng=rng(0))
+        np.testing.assert_array_equal(taken.value, d.sample(rng(0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samples_of_a_weibull_that_underflow_have_a_score(dtype):
+    a = parameter(np.full(50_000, 0.1, dtype))
+    d = dist.Weibull(a, a)
+    z = d.sample(np.random.default_rng(0))
+    assert z.min() >= np.finfo(dtype).tiny
+    assert np.isfinite(scg.gradients(np.sum(d.log_prob(z)), [a])[0]).all()
+
+
+def test_a_path_of_a_beta_near_zero_goes_through_subnormal_numbers():
+    """The quadrature of a tail had a scale below the least normal number, and as many nodes as infinity."""
+    a = parameter(np.array([0.001]))
+    with np.errstate(all="ignore"):
+        below = scg.gradients(np.sum(dist.Beta(a, 1.0).cdf(np.array([3e-323]))), [a])[0]
+    np.testing.assert_allclose(below, np.log(3e-323) * 3e-323**0.001, rtol=1e-3)  # d/da x^a
