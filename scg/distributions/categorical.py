@@ -122,12 +122,14 @@ class Categorical(OneOfMany):
         return np.where(value != value, math.nan, np.where(bad, -math.inf, found))
 
     def _at(self, index: Value) -> Value:
-        """log p gathered along its last axis, with index and batch axes broadcast."""
-        table = self.log_p
-        rank = max(index.ndim, table.ndim - 1)
-        table = np.reshape(table, (1,) * (rank + 1 - table.ndim) + table.shape)
-        index = np.reshape(index, (1,) * (rank - index.ndim) + index.shape + (1,))
-        return np.take_along_axis(table, index, -1)[..., 0]
+        return _gathered(self.log_p, index)
+
+    def following(self, index: Value) -> Value:
+        """The next value that is possible, for each of these; K where there is none."""
+        k = self.categories
+        places = np.where(self.p > 0, np.arange(k), k)
+        least = np.flip(np.minimum.accumulate(np.flip(places, -1), axis=-1), -1)  # from each value on
+        return _gathered(np.concatenate([least[..., 1:], np.full_like(least[..., :1], k)], axis=-1), index)
 
     @property
     def mean(self) -> Value:
@@ -150,6 +152,14 @@ class Categorical(OneOfMany):
 
     def _numbers(self) -> Value:
         return np.arange(self.categories, dtype=self.p.dtype)
+
+
+def _gathered(table: Value, index: Value) -> Value:
+    """Numbers of a table (batch, K), gathered along its last axis, with index and batch axes broadcast."""
+    rank = max(index.ndim, table.ndim - 1)
+    table = np.reshape(table, (1,) * (rank + 1 - table.ndim) + table.shape)
+    index = np.reshape(index, (1,) * (rank - index.ndim) + index.shape + (1,))
+    return np.take_along_axis(table, index, -1)[..., 0]
 
 
 @final

@@ -5,6 +5,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.ambient import settled
 from scg.core.node import Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
@@ -27,8 +28,9 @@ class StochasticDerivative(Elsewhere):
     """d/dt E[f(z)] = E[sum_i (-dF(z_i; t)/dt / p(z_i; t)) (f(z_i + 1) - f(z_i))], F the distribution function of an
     element (GO: Cong et al., 2019; stochastic derivatives: Arya et al., 2022).
 
-    Summation by parts of sum_z f(z) dp(z): a parameter moves the mass dF from z to z + 1. For samples that are integers
-    without a gap: Bernoulli, Binomial, Categorical (by the order of its values), Geometric, NegativeBinomial, Poisson.
+    Summation by parts of sum_z f(z) dp(z): a parameter moves the mass dF from z to z + 1, past values that are
+    impossible (masked logits) to the next one that is not. For samples that are integers without a gap: Bernoulli,
+    Binomial, Categorical (by the order of its values), Geometric, NegativeBinomial, Poisson.
     Elements that no cost mixes take one further evaluation together; those that a cost mixes are moved in turn, an
     evaluation each.
 
@@ -65,18 +67,17 @@ class StochasticDerivative(Elsewhere):
     def expand(self, down: Downstream) -> Value | None:
         if not _moves_something(down):
             return None
-        below, p, last = _parts(down)
+        below, p, last, ahead = _parts(down)
         value = constant(down, down.node)
         mixed = sorted({axis for axes in down.mixed() for axis in axes})
         if not self.prune or not mixed:
-            moved = value + np.where(last, 0, 1).astype(value.dtype)
+            moved = value + np.where(last, 0, ahead).astype(value.dtype)
             step = down.one_by_one(np.stack([moved, value]))
             apart = step[0] - step[1]
         else:
             pick, share = self._picked(down, _moves(down, p, last), mixed)
-            apart = (down.at((value + pick.astype(value.dtype))[None])[0] - down.now()) * (pick * share).astype(
-                below.dtype
-            )
+            moved = value + np.where(pick, ahead, 0).astype(value.dtype)
+            apart = (down.at(moved[None])[0] - down.now()) * (pick * share).astype(below.dtype)
         weight = np.where(last, 0, -apart / np.where(last, 1, p))
         return np.sum(first_order(below, weight))
 
@@ -85,7 +86,7 @@ class StochasticDerivative(Elsewhere):
         if not downs:
             return None
         parts = [_parts(down) for down in downs]
-        sizes = [_moves(down, p, last).astype(np.float64) for down, (_, p, last) in zip(downs, parts, strict=True)]
+        sizes = [_moves(down, p, last).astype(np.float64) for down, (_, p, last, _) in zip(downs, parts, strict=True)]
         flat = np.concatenate([np.reshape(c, -1) for c in sizes])
         total = np.sum(flat)
         chance = np.where(total > 0, flat / np.where(total > 0, total, 1), 1 / flat.size)
@@ -94,10 +95,13 @@ class StochasticDerivative(Elsewhere):
         for down, c in zip(downs, sizes, strict=True):
             start, end = end, end + math.prod(down.shape)
             picks.append(np.reshape(one == np.arange(start, end), down.shape) & (c > 0))
-        steps = [pick.astype(down.node.dtype) for down, pick in zip(downs, picks, strict=True)]
+        steps: list[Value] = [
+            np.where(pick, part[3], 0).astype(down.node.dtype)
+            for down, pick, part in zip(downs, picks, parts, strict=True)
+        ]
         apart = change(downs, steps) * total
         found: Any = 0
-        for pick, c, (below, p, _) in zip(picks, sizes, parts, strict=True):
+        for pick, c, (below, p, _, _) in zip(picks, sizes, parts, strict=True):
             weight = np.where(pick, -apart / np.where(pick, c * p, 1), 0)
             found = found + np.sum(first_order(below, weight.astype(below.dtype)))
         return found
@@ -121,16 +125,21 @@ def _moves_something(down: Downstream) -> bool:
     return down.influences and math.prod(down.shape) > 0
 
 
-def _parts(down: Downstream) -> tuple[Value, Value, Value]:
-    """F(z) as a node, p(z), and where z is the last value: no step beyond it, F = 1 there whatever the parameters
-    are."""
+def _parts(down: Downstream) -> tuple[Value, Value, Value, Value | int]:
+    """F(z) as a node, p(z), where z is the last value (no step beyond it, F = 1 there whatever the parameters are), and
+    how far the next value lies."""
     z, distribution = held(down.node), down.distribution
     below = np.broadcast_to(distribution.cdf(z), down.shape)
     p = constant(down, np.exp(distribution.log_prob(z)))
     last = (1 - constant(down, below) <= 0) | (p <= 0)
     if isinstance(distribution, FiniteSupport):  # 1 - F of the last value may be a rounding error
         last = last | (constant(down, down.node) == np.max(distribution.atoms()))
-    return below, p, last
+    if not isinstance(distribution, Categorical) or settled(lambda chances: np.all(chances > 0), distribution.p):
+        return below, p, last, 1
+    # values that are never drawn are leapt over: mass that moves past them arrives at the next one that may be
+    following = constant(down, np.broadcast_to(distribution.following(z), down.shape))
+    last = last | (following == distribution.categories)
+    return below, p, last, following - constant(down, down.node)
 
 
 def _moves(down: Downstream, p: Value, last: Value) -> Value:

@@ -107,6 +107,46 @@ def test_no_step_goes_beyond_the_last_value():
         agree(scg.trace(cost, np.array([t, 0.5]), rng=np.random.default_rng(0)), scg.StochasticDerivative())
 
 
+def masked(m):
+    """Logits, some of them those of what is impossible or of what no sample ever is."""
+    return lambda t: dist.Categorical(logits=np.where(m > 0, t, [-np.inf, -900.0, -np.inf, -900.0, -np.inf]))
+
+
+GAPS = {
+    "a mask": masked(np.array([1, 0, 1, 0, 1])),
+    "a mask of its own for each": masked(np.array([[1, 0, 0, 1, 1], [0, 1, 0, 1, 0]])),
+    "none": masked(np.ones(5)),
+    "probabilities": lambda t: dist.Categorical(
+        probs=np.stack([t[:, 0] * 0, t[:, 0] ** 2, 1 - t[:, 0] ** 2], -1)[:, [0, 1, 0, 2]]
+    ),
+}
+
+
+@pytest.mark.parametrize("prune", [False, True, "program"])
+@pytest.mark.parametrize("name", GAPS)
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_step_leaps_over_values_that_are_impossible(name, mixes, prune):
+    """Mass that a parameter moves past a value without probability arrives at the next one that has some."""
+    family, t = GAPS[name], np.array([[0.4, -0.2, 0.7, 0.1, -0.6], [0.3, 0.8, -0.5, 0.2, 0.1]])
+
+    def cost(t, rng, estimator=SCORE):
+        z = scg.sample(family(t), estimator, rng=rng, name="z")
+        return np.sum(np.sqrt(z + 1.0)) ** (2 if mixes else 1)
+
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0))
+    expected = scg.exact.moments(graph).mean  # of the scores, which need no step
+    estimator = scg.StochasticDerivative(prune=prune)
+    np.testing.assert_allclose(scg.exact.moments(graph.bind(z=estimator)).mean, expected, 1e-9, 1e-12)
+    plain, step = scg.grad(cost), scg.compile(scg.grad(cost))
+    for seed in range(4):
+        np.testing.assert_allclose(
+            step(t, rng=np.random.default_rng(seed), estimator=estimator),
+            plain(t, rng=np.random.default_rng(seed), estimator=estimator),
+            1e-12,
+            1e-15,
+        )
+
+
 def test_a_pruned_step_moves_one_of_the_elements_that_are_mixed():
     """Two evaluations of the cost, whatever the number of coins; and the mean over many is the gradient."""
     n = 30
