@@ -10,6 +10,7 @@ from scg.bridge.calls import stacked
 from scg.bridge.samples import Samples, name_of, require_parameters
 from scg.bridge.torching import MissingError
 from scg.core.aliases import Foreign, Function
+from scg.core.operands import described
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
 
@@ -120,8 +121,11 @@ def _cut(n: int, sizes: list[int]) -> list[int]:
 
 
 def _numbers(tree: Foreign) -> list[Foreign]:
-    """The leaves as NumPy's arrays, in float32 what NumPy has no number for."""
+    """The leaves as NumPy's arrays, in float32 what NumPy has no number for; ScgTypeError where they are no numbers."""
     arrays = [np.asarray(x) for _, x in leaves(tree)]
+    for x in arrays:
+        if x.dtype.kind not in "biufV":
+            raise ScgTypeError(f"a gradient by JAX must be of real numbers, got {described((x,))} ({here()})")
     return [x.astype(np.float32) if x.dtype.kind == "V" else x for x in arrays]
 
 

@@ -45,6 +45,8 @@ INSTEAD = {
     "sf": "1 - distribution.cdf(value)",
     "survival_function": "1 - distribution.cdf(value)",
     "kl_divergence": "scg.distributions.kl_divergence(distribution, other)",
+    "kl": "scg.distributions.kl_divergence(distribution, other)",
+    "shape": "distribution.full_shape(), of a sample: distribution.batch_shape + distribution.event_shape",
 }
 """By names that PyTorch, Pyro, Distrax and SciPy have: what to write here."""
 

@@ -48,7 +48,8 @@ def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Tree], li
         raise ScgValueError(
             f"{_called(fn)} was called without the parameters that it is differentiated by: pass them by position, as"
             " in scg.grad(fn)(params), scg.trace(fn, params), scg.testing.judge(fn, params, rng=rng) or"
-            f" scg.variance.compare(fn, rows, args=(params,), rng=rng) ({here()})"
+            " scg.variance.compare(fn, rows, args=(params,), rng=rng); through lambda p: fn(p=p) where fn takes them as"
+            f" keywords only ({here()})"
         )
     for position in positions:
         if not -len(args) <= position < len(args):

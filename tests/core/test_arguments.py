@@ -48,6 +48,8 @@ MISTAKES = {
     "a value": (lambda: scg.testing.check_gradient(np.tanh(X), X), "needs a function and its arguments"),
     "text": (lambda: scg.testing.check_gradient(lambda x: "a", X), "a function of numbers"),
     "no graph": (lambda: scg.testing.bindings(3), "a graph or a program, got int"),
+    "no nodes": (lambda: scg.testing.graphs(nodes=0), "nodes must be at least 1, got 0"),
+    "a graph of integers": (lambda: scg.testing.graphs(dtype=int), "a floating-point dtype, got int64"),
 }
 
 

@@ -364,7 +364,7 @@ def test_a_float_as_an_index_is_told_to_become_an_integer():
 CALLS = {
     "keyword only": (
         lambda: scg.grad(lambda *, p: p**2)(p=2.0),
-        "argnums counts",
+        r"through lambda p: fn\(p=p\) where fn takes them as keywords only",
         lambda: scg.grad(lambda p: (lambda *, p: p**2)(p=p))(2.0),
     ),
     "integer in a structure": (

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from scg.core.aliases import Function
-from scg.errors import ScgError
+from scg.core.options import integer
+from scg.errors import ScgError, ScgTypeError, here
 from scg.stochastic.graph import Graph
 from scg.testing.program import Program
 from scg.testing.strategies.families import ENDLESS, FINITE, accepted
@@ -66,6 +67,9 @@ def graphs(
     A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are
     part of what is drawn, so a verdict on it is a function of the graph and of a seed.
     """
+    nodes, outcomes, order = integer("nodes", nodes, 1), integer("outcomes", outcomes, 2), integer("order", order, 1)
+    if np.dtype(dtype).kind != "f":
+        raise ScgTypeError(f"graphs needs a floating-point dtype, got {np.dtype(dtype)} ({here()})")
     texts = None if estimators is None else tuple(estimators)
     for family in FINITE if finite else FINITE + ENDLESS:
         accepted(family, texts, order)  # now, as Hypothesis takes the time of a draw
