@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import Self, cast, final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.optim import Optimizer
+from scg.stochastic.costs import at_first
 from scg.stochastic.formulas import held
 from scg.stochastic.surrogate import Downstream
 
@@ -114,13 +115,24 @@ class Remembering(Baseline):
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[int, Operands]] = {}
 
-    def _recall(self, down: Downstream) -> None:
-        """Learn from all costs older than the sample."""
+    def _recall(self, down: Downstream) -> Self:
+        """Itself after all costs older than the sample; in replicates a copy, the same for all of them."""
         unplanned(f"{type(self).__name__} learns from every run, and a plan would not")
+        if (first := at_first(self, self._grown)) is not None:
+            return cast("Self", first)
         for draw, (cost, lesson) in list(self._waiting.items()):
             if cost < down.node.id and not down.inner:
                 del self._waiting[draw]
                 self._learn(*lesson)
+        return self
+
+    def _grown(self) -> Self:
+        """A copy that has learned all lessons so far."""
+        found = copy.deepcopy(self)
+        for _, lesson in found._waiting.values():
+            found._learn(*lesson)
+        found._waiting.clear()
+        return found
 
     def _note(self, down: Downstream, *lesson: Value) -> None:
         """Remember a lesson of a sample's costs; zeros, which other samples' estimates add to a cost, teach nothing."""
@@ -142,10 +154,7 @@ class Remembering(Baseline):
     def state(self) -> State:  # type: ignore[override]
         """What the next value depends on, once all lessons so far are learned, as they will be by then: to be read
         between runs."""
-        learned = copy.deepcopy(self)
-        for _, lesson in learned._waiting.values():
-            learned._learn(*lesson)
-        return learned._memory()
+        return self._grown()._memory()
 
     @state.setter
     def state(self, state: State) -> None:
@@ -179,9 +188,9 @@ class MovingAverage(Remembering):
         self.decay, self._total, self._weight = fraction(self, decay), 0.0, 0.0
 
     def value(self, down: Downstream) -> Numeric:
-        self._recall(down)
+        now = self._recall(down)
         self._note(down, value_of(down.now()))
-        return self._total / self._weight if self._weight else 0.0
+        return now._total / now._weight if now._weight else 0.0
 
     def _learn(self, f: np.ndarray) -> None:
         self._total = self.decay * self._total + float(np.mean(f))
@@ -209,10 +218,10 @@ class Optimal(Remembering):
         self.decay, self._above, self._below = fraction(self, decay), 0.0, 0.0
 
     def value(self, down: Downstream) -> Numeric:
-        self._recall(down)
+        now = self._recall(down)
         f, square = value_of(down.now()), value_of(squared_score(down, down.node if down.graph else down.node.raw, 0))
         self._note(down, f, square)
-        return self._above / self._below if self._below > 0 else 0.0
+        return now._above / now._below if now._below > 0 else 0.0
 
     def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         square = held(squared_score(down, held(draws), 1))
@@ -348,9 +357,9 @@ class _Predicted(Baseline):
                 f"{down.site!r}: a baseline must not depend on its sample, and these inputs do ({here()})"
             )
         x = map_leaves(value_of, self._inputs)
-        self._owner._recall(down)
-        m, v = self._owner.level()
-        b = m + v * np.asarray(value_of(self._owner.fn(self._owner.parameters, x)))
+        now = self._owner._recall(down)
+        m, v = now.level()
+        b = m + v * np.asarray(value_of(now.fn(now.parameters, x)))
         f = value_of(down.now())
         if b.ndim > len(down.shape) or any(
             n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)

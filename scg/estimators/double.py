@@ -109,8 +109,8 @@ class Slope(Remembering):
         self.decay, self._above, self._below = fraction(self, decay), 0.0, 0.0
 
     def value(self, down: Downstream) -> float:
-        self._recall(down)
-        return -self._above / self._below if self._below > 0 else 0.0
+        now = self._recall(down)
+        return -now._above / now._below if now._below > 0 else 0.0
 
     def of(self, down: Downstream, plain: Node, control: Node) -> float:
         """The coefficient for a sample, of which the two parts of the gradient (zeros with these as derivatives) are a

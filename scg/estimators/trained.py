@@ -1,5 +1,6 @@
 """Estimators with parameters of their own, which they train on the samples of a run."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from scg.core.node import Value
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgTypeError, here
 from scg.optim import Optimizer
+from scg.stochastic.costs import at_first
 from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.surrogate import Downstream
 
@@ -46,6 +48,8 @@ class Trained(Elsewhere):
         if self.optimizer is not None:
             unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
         trains = self.optimizer is not None and not down.graph and down.teaches
+        if self.optimizer is not None and (first := at_first(self, lambda: copy.deepcopy(self.parameters))) is not None:
+            return first, False
         return map_leaves(parameter if trains else lambda x: x, self.parameters), trains
 
     def learn(self, down: Downstream, phi: Tree, g: Value) -> None:

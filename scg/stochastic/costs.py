@@ -6,8 +6,10 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,18 +32,34 @@ RUNS_AGAIN = (
 
 INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 """Whether costs are looked at on behalf of an estimator."""
-_REPLICATES: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_replicates", default=False)
-"""Whether a run is one of several replicates, which all have the state that estimators had at first."""
+First = weakref.WeakKeyDictionary[Any, Any]
+"""What learns, and a copy of what it was when replicates first met it."""
+_FIRST: contextvars.ContextVar[First | None] = contextvars.ContextVar("scg_first", default=None)
 
 
 @contextlib.contextmanager
-def as_replicates() -> Iterator[None]:
-    """Runs from which estimators learn nothing."""
-    token = _REPLICATES.set(True)
+def as_replicates(first: First) -> Iterator[None]:
+    """Runs that teach estimators nothing, and are all held against ``first``, to which what they meet is added.
+
+    The ways behind an ``if`` are recorded one after the other, perhaps much later. Were a baseline another number in
+    the way that its own sample chose, it would depend on that sample.
+    """
+    known = _FIRST.get()
+    token = _FIRST.set(first if known is None else known)
     try:
         yield
     finally:
-        _REPLICATES.reset(token)
+        _FIRST.reset(token)
+
+
+def at_first(learner: Any, copied: Callable[[], Any]) -> Any:
+    """In replicates what ``copied`` was when they first met ``learner``; None elsewhere."""
+    known = _FIRST.get()
+    if known is None:
+        return None
+    if learner not in known:
+        known[learner] = copied()
+    return known[learner]
 
 
 class Costs:
@@ -64,7 +82,7 @@ class Costs:
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
         self.inner = INNER.get()
-        self.teaches = not self.inner and not _REPLICATES.get()
+        self.teaches = not self.inner and _FIRST.get() is None
         # a second derivative multiplies costs by the scores of all samples that their terms mix, also of those at other
         # values: their mean is zero where they are independent
         self._couples = order == 1 and self.site.estimator.coupled

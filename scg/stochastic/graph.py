@@ -23,7 +23,7 @@ from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import GuardError, PlanError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.bindings import bound_to, overridden
-from scg.stochastic.costs import as_replicates
+from scg.stochastic.costs import First, as_replicates
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
@@ -106,6 +106,7 @@ class Graph(Pictured):
         self.stochastic = named([node for node in order if is_stochastic(node)])
         self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
         self._is_repeatable = False  # as long as nobody has looked
+        self._first = First()  # what its replicates are held against
 
     @property
     def is_complete(self) -> bool:
@@ -291,7 +292,7 @@ class Graph(Pictured):
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
-            with as_replicates(), watching(surrogate, *own_formulas(self.stochastic)) as watch:
+            with as_replicates(self._first), watching(surrogate, *own_formulas(self.stochastic)) as watch:
                 loss = surrogate(self.cost, 1, self.floor, graph=True)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
@@ -398,7 +399,7 @@ class Graph(Pictured):
             rng.bit_generator.state = block.state
             try:
                 same = self.run(rng=rng, replicates=block.size)
-                with as_replicates():
+                with as_replicates(self._first):
                     pulled = self.pulled(np.sum(same.cost), same.parameters)
                 return [leaf for _, leaf in leaves(pulled)], same.cost.value
             except GuardError:  # its terms cannot be told apart behind an ``if`` on a sample of each
@@ -438,7 +439,7 @@ class Graph(Pictured):
             functools.partial(self._recording, rng),
             single,
         )
-        with as_replicates():
+        with as_replicates(self._first):
             for rows, gradients in parts:
                 for whole, part in zip(out, gradients, strict=True):
                     whole[rows] = part

@@ -352,3 +352,28 @@ def test_replicates_are_held_against_the_state_that_an_estimator_had_at_first(ma
     np.testing.assert_equal(estimator.state, before)
     again = scg.trace(cost, t, rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(1), replicates=40)
     np.testing.assert_array_equal(found, again)
+
+
+@pytest.mark.parametrize("baseline", [scg.MovingAverage, scg.Optimal, lambda: taught()(0.5)])
+@pytest.mark.parametrize("early", [False, True])
+def test_the_ways_that_a_sample_chose_have_one_baseline_in_replicates(baseline, early):
+    """Also the way that was recorded before the estimator learned: else b would depend on the sample."""
+    estimator = scg.ScoreFunction(baseline())
+
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng)
+        return 2 + 0 * t if b > 0 else 1 + 0 * t
+
+    def is_right(graph):
+        """Whether p g_1 + (1 - p) g_0 is the gradient, p (1 - p) (2 - 1), g the two values that there are."""
+        found = np.unique(np.round(graph.gradients(rng=np.random.default_rng(1), replicates=60), 12))
+        for seed in range(20):
+            scg.grad(cost)(t, np.random.default_rng(seed))
+        return len(found) == 2 and any(np.isclose(p * g + (1 - p) * (np.sum(found) - g), p * (1 - p)) for g in found)
+
+    t, p = np.array(0.3), sigmoid(0.3)
+    graph = scg.trace(cost, t, np.random.default_rng(0))
+    if early:
+        assert is_right(graph)
+    assert is_right(scg.trace(cost, t, np.random.default_rng(0)))
+    assert is_right(graph)
