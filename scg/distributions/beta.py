@@ -14,6 +14,7 @@ from scg.distributions.constraints import (
     positive,
     unit_interval,
 )
+from scg.distributions.ends import within_ends
 from scg.distributions.uniform import InverseCDF
 from scg.distributions.weak import betaln, digamma, doubles, exp, log, masked, real_array, xlog1py, xlogy
 from scg.special import log1mexp
@@ -164,4 +165,4 @@ def _power(t: Numeric, b: Numeric) -> Numeric:
 
 def _strictly_inside(z: Result) -> Result:
     """Numbers from 0 to 1 moved to the nearest ones strictly between."""
-    return np.clip(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))
+    return within_ends(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))

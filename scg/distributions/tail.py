@@ -33,10 +33,15 @@ def share(c: Numeric, t: Numeric, width: Numeric) -> Numeric:
     return np.expm1(-spent(c, t)) / np.expm1(-spent(c, width))
 
 
-def distance(c: Numeric, p: Numeric, width: Numeric) -> Numeric:
-    """The t of which ``share`` is p, by Newton's method for H(t) = E from t = E / c, whose relative error is below
-    E / c^2: each step squares it, and that of the derivatives."""
-    e = -np.log1p(p * np.expm1(-spent(c, width)))
+def distance(c: Numeric, p: Numeric, right: Numeric, width: Numeric) -> Numeric:
+    """The t of which ``share`` is p, or 1 - p where not ``right``, by Newton's method for H(t) = E from t = E / c,
+    whose relative error is below E / c^2: each step squares it, and that of the derivatives.
+
+    exp(-E) is 1 - p (1 - x) or p (1 - x) + x, x = exp(-H(width)): of a small p no digit is lost.
+    """
+    part = p * np.expm1(-spent(c, width))
+    with np.errstate(divide="ignore"):
+        e = -np.where(right, np.log1p(part), np.log(np.exp(-spent(c, width)) - part))
     endless = np.isinf(e)
     e = np.where(endless, 0, e)
     t = e / c

@@ -17,6 +17,7 @@ from scg.distributions.constraints import (
     positive,
     real,
 )
+from scg.distributions.ends import within_ends
 from scg.distributions.normal import LOG_2PI
 from scg.distributions.uniform import BetweenEnds, InverseCDF
 from scg.distributions.weak import log, real_array, weak
@@ -200,9 +201,9 @@ class TruncatedNormal(InverseCDF, BetweenEnds, FixedSupport):
             x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, width)))
         found = self.loc + self.scale * np.where(right, -x, x)
         if far is not None:
-            t = self.scale * tail.distance(far.c, np.where(far.right, p, 1 - p), far.width)
+            t = self.scale * tail.distance(far.c, p, far.right, far.width)
             found = np.where(far.here, np.where(far.right, self.low + t, self.high - t), found)
-        return np.clip(found, self.low, self.high)
+        return within_ends(found, self.low, self.high)
 
 
 class _Tail(NamedTuple):

@@ -153,7 +153,13 @@ zeta = derivatives(sp._ufuncs._zeta, "x", lambda out, x, q: -x * sp.zeta(x + 1, 
 
 # incomplete gamma and beta functions, and the distributions that they are
 def _gamma_shape(a, x):
-    return gammainc_score(a, x) / gammainc_pdf(a, x)
+    """(dF/da) / p, at x = 0 its limit, 0."""
+    return gammainc_score(a, x) / np.where(x == 0, 1, gammainc_pdf(a, x))
+
+
+def _beta_pdf_inside(a, b, x):
+    """The density, and 1 at 0 and 1, where dF/da and dF/db are 0, and the quantile stays."""
+    return np.where((x == 0) | (x == 1), 1, betainc_pdf(a, b, x))
 
 
 derivatives(sp.gammainc, lambda out, a, x: gammainc_score(a, x), lambda out, a, x: gammainc_pdf(a, x))
@@ -170,8 +176,8 @@ for _fn, _sign in ((sp.betainc, 1), (sp.betaincc, -1)):
 for _fn, _sign in ((sp.betaincinv, 1), (sp.betainccinv, -1)):
     derivatives(
         _fn,
-        lambda out, a, b, y: -betainc_score(a, b, out) / betainc_pdf(a, b, out),
-        lambda out, a, b, y: -betainc_score_b(a, b, out) / betainc_pdf(a, b, out),
+        lambda out, a, b, y: -betainc_score(a, b, out) / _beta_pdf_inside(a, b, out),
+        lambda out, a, b, y: -betainc_score_b(a, b, out) / _beta_pdf_inside(a, b, out),
         lambda out, a, b, y, sign=_sign: sign / betainc_pdf(a, b, out),
     )
 

@@ -1,5 +1,5 @@
-"""Samples that float32 and float64 round to an end of a support, or beyond every number: which part of them, and that
-estimators by scores refuse a distribution of which many are."""
+"""Samples that float32 and float64 round to an end of a support, or beyond every number: which part of them, that
+estimators by scores refuse a distribution of which many are, and how quantiles move there."""
 
 import numpy as np
 import pytest
@@ -114,3 +114,72 @@ def test_a_path_of_a_beta_near_zero_goes_through_subnormal_numbers():
     with np.errstate(all="ignore"):
         below = scg.gradients(np.sum(dist.Beta(a, 1.0).cdf(np.array([3e-323]))), [a])[0]
     np.testing.assert_allclose(below, np.log(3e-323) * 3e-323**0.001, rtol=1e-3)  # d/da x^a
+
+
+WINDOWS = {  # loc, scale, low, high
+    "around the mode": (0.3, 1.2, -1.0, 2.0),
+    "beside it": (0.3, 1.2, 1.0, 3.0),
+    "far to the right": (0.3, 1.2, 90.0, 100.0),
+    "far to the left": (0.3, 1.2, -100.0, -90.0),
+    "short": (0.3, 1.2, 0.5, 0.5001),
+}
+NEAR = [0.0, 1e-30, 1e-12, 6e-8, 1e-6, 1e-3, 0.5, 1 - 1e-3, 1 - 2.0**-20, 1 - 2.0**-24, 1.0]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_quantiles_of_a_truncated_normal_in_single_precision_move_as_in_double(window):
+    """Also where they are rounded to an end, at which a derivative was shared with that end; and of small p, whose
+    complement is 1, far to the left of loc, where the quantile was the far end."""
+
+    def moved(dtype):
+        u = np.array(NEAR, np.float32).astype(dtype)
+        parameters = [parameter(np.full(u.shape, x, dtype)) for x in WINDOWS[window]]
+        z = dist.TruncatedNormal(*parameters).icdf(u)
+        return z.value, scg.gradients(np.sum(z), parameters)
+
+    (z, slopes), (expected, wide) = moved(np.float32), moved(np.float64)
+    np.testing.assert_allclose(z, expected, rtol=3e-7)
+    for slope, right in zip(slopes, wide, strict=True):
+        np.testing.assert_allclose(slope, right, rtol=1e-3, atol=1e-6 * max(1, abs(WINDOWS[window][2]) / 10))
+
+
+def test_quantiles_that_are_all_rounded_to_an_end_move_by_all_of_their_derivative():
+    """t = scale^2 E / (low - loc) is 1e-5 for low = 1e5, which has a last digit of 8e-3: z is low, and dt/dscale 2 t /
+    scale."""
+    loc, scale, low, high = (parameter(np.full(3, x, np.float32)) for x in (0, 1, 1e5, 2e5))
+    u = np.array([0.1, 0.5, 0.9], np.float32)
+    z = dist.TruncatedNormal(loc, scale, low, high).icdf(u)
+    assert np.all(z.value == 1e5)
+    np.testing.assert_allclose(scg.gradients(np.sum(z), [scale])[0], -2e-5 * np.log1p(-u), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [dist.Beta, dist.Kumaraswamy])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sample_at_the_last_number_before_one_moves_as_its_quantile_does(kind, dtype):
+    last = 1 - np.finfo(dtype).epsneg
+    u = np.linspace(0.9, 1, 2001).astype(dtype)
+    a, b = (parameter(np.full(u.shape, x, dtype)) for x in (0.7, 0.2 if dtype is np.float32 else 0.07))
+    z = kind(a, b).icdf(u)
+    at = z.value == last
+    found = scg.gradients(np.sum(kind(a, b).transport(u)), [a, b])
+    for slope, right in zip(found, scg.gradients(np.sum(z), [a, b]), strict=True):
+        np.testing.assert_array_equal(slope[at], right[at])
+    assert at.any() and np.any(found[1][at] != 0)
+
+
+@pytest.mark.parametrize(
+    "make, ends",
+    [
+        (lambda a: dist.Gamma(a, 1.0), [0.0]),
+        (lambda a: dist.Beta(a, 2.0), [0.0, 1.0]),
+        (lambda a: dist.Beta(2.0, a), [0.0, 1.0]),
+        (lambda a: dist.Weibull(1.0, a), [0.0]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_end_of_a_fixed_support_does_not_move(make, ends, dtype):
+    for shape in (0.5, 1.0, 3.0):
+        a = parameter(np.array(shape, dtype))
+        for u in ends:
+            with np.errstate(all="ignore"):
+                assert scg.gradients(make(a).icdf(np.array(u, dtype)), [a])[0] == 0
