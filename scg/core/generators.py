@@ -31,7 +31,17 @@ _SOURCES = {
     "urandom",
     "secrets",
 }
-_SOURCES |= {"deepcopy", "loads", "spawn", "jumped", "bit_generator", "value"}
+_SOURCES |= {
+    "deepcopy",
+    "loads",
+    "spawn",
+    "jumped",
+    "bit_generator",
+    "value",
+    "time",
+    "perf_counter",
+    "perf_counter_ns",
+}
 _MOST = 10_000  # objects that are looked through
 
 
@@ -47,18 +57,20 @@ def held_generators(*holders: object) -> list[AnyGenerator]:
 
 def names_sources(*holders: object) -> bool:
     """Whether functions, in what they hold and call, name a source of numbers that are no nodes: what makes generators,
-    as ``default_rng``, or copies them, as ``deepcopy``, or ``value``, a number of a node."""
+    as ``default_rng``, or copies them, as ``deepcopy``, a clock, or ``value``, a number of a node."""
     return bool(_seen(holders)[1] & _SOURCES)
 
 
 def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]:
-    """The generators that are held, by identity, and the names in the functions."""
+    """The generators that are held, by identity, and the names in the functions, and of what they hold."""
     found: dict[int, AnyGenerator] = {}
     named: set[str] = set()
     seen: set[int] = set()
     stack: list[Any] = list(holders)
     while stack and len(seen) < _MOST:
         x = stack.pop()
+        if callable(x):  # under another name, too
+            named.add(str(getattr(x, "__name__", "")))
         if id(x) in seen or isinstance(x, (type, ModuleType, np.ndarray, str, bytes, int, float)):
             continue
         seen.add(id(x))

@@ -5,7 +5,7 @@ The cost of a run is F(x, e): x are the samples that are nodes, e is all else th
 numbers of a copy of the generator, of a child, of one that is made inside, or a state. A replay has the e of the
 recorded run for ever: it is right where F does not depend on e. What must agree:
 
-* replicates of the same x of two recorded runs, whose e differ;
+* two recorded runs, whose e differ, as functions of x: node by node, or else in replicates of the same x;
 * where an ``if`` on a sample tells these apart, and for gradients of estimators from outside, two runs whose e differ
   and whose nodes are drawn from equal generators (``drawing_apart``).
 """
@@ -20,13 +20,13 @@ import numpy as np
 
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE, WATCH
-from scg.core.ancestry import ancestors
 from scg.core.generators import drawing_apart, held_generators, names_sources, state_of
 from scg.core.node import Node
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.estimator import Estimator
+from scg.stochastic.likeness import close, first_difference, has_other_ways
 from scg.stochastic.replicates import block_of
 from scg.stochastic.resampling import resample
 from scg.stochastic.tape import TAPE
@@ -34,7 +34,6 @@ from scg.stochastic.tape import TAPE
 _SAMPLES = 64  # which a distribution draws twice: for coins of 1/2 to agree by accident has probability 2^-64
 _RUNS = 8  # to compare, where numbers may be no nodes: they may be those of one coin
 _SEED = 0x5C6
-_NUMBERS = int, float, np.ndarray, np.generic
 _REPLICATES = 32  # of the same samples: what only some of them show is seen, as noise times a coin
 
 
@@ -121,7 +120,7 @@ class Runs:
         k = np.argmax(a != b)
         return (
             f"{name} is not a function of its samples: two runs from equal ones gave costs {a[k]:.6g} and {b[k]:.6g}"
-            f"{_entry(first.node, other.node)}, so it takes numbers that are no nodes (of a copy of rng, of rng.spawn,"
+            f"{_line(first.node, other.node)}, so it takes numbers that are no nodes (of a copy of rng, of rng.spawn,"
             " of a generator that is made inside, node.value), or its state changes"
         )
 
@@ -132,16 +131,19 @@ class Runs:
         """Replicates of the recorded run and of another one, of the same samples, where they differ."""
         first = cost
         for k in range(1, count + 1):
-            with self._streams(k) as rng:
-                other = self._again.once(self._given, rng, self._bindings)[0]
-            one, two = _replicates(first, other)
-            if first is cost and not _equal(one.values, two.values):
-                with self._streams(0) as rng:  # nodes of a rebound graph may have been drawn in another order
-                    first = self._again.once(self._given, rng, self._bindings)[0]
-                one, two = _replicates(first, other)
-            if not _equal(one.values, two.values):
-                return one, two
+            other = self._once(k)
+            if first is cost and first_difference(first, other) is not None:
+                first = self._once(0)  # nodes of a rebound graph may have been made in another order
+            if first_difference(first, other) is not None or has_other_ways(first):
+                size = min(_REPLICATES, block_of([first, other]))
+                one, two = (_replicates(root, k, size) for root in (first, other))
+                if not _equal(one.values, two.values):
+                    return one, two
         return None
+
+    def _once(self, k: int) -> Node:
+        with self._streams(k) as rng:
+            return self._again.once(self._given, rng, self._bindings)[0]  # type: ignore[return-value]
 
     def _pairs(self, count: int, gradients: bool) -> list[tuple[_Run, _Run]]:
         """Pairs of runs whose nodes are drawn from equal generators; with ``gradients`` all else that these give is
@@ -186,26 +188,17 @@ def _alone(fn: Function, *args: object) -> Result:
     return context.run(fn, *args)
 
 
-def _replicates(first: Node, other: Node) -> tuple[_Run, _Run]:
-    """Two recorded costs in replicates of the same samples."""
-    size = min(_REPLICATES, block_of([first, other]))
+def _replicates(cost: Node, seed: int, size: int) -> _Run:
+    """A recorded cost in replicates, of the same samples for all recordings of one program."""
     with np.errstate(all="ignore"):
-        one, two = (
-            resample([c], {}, rng=np.random.default_rng(0), size=size, create_graph=False) for c in (first, other)
-        )
-    return _Run(first, one), _Run(other, two)
+        rng = np.random.default_rng(seed)
+        return _Run(cost, resample([cost], {}, rng=rng, size=size, create_graph=False))
 
 
-def _entry(first: Tree, other: Tree) -> str:
-    """The line from which two runs differ, where it is seen."""
-    orders = [ancestors([cost], guards=True) if type(cost) is Node else [] for cost in (first, other)]
-    for a, b in zip(*orders, strict=False):
-        if a.primitive is not b.primitive:
-            return f", which differ from {a.line} on"
-        for x, y in zip(a.operands, b.operands, strict=False):
-            if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS) and not _equal([x], [y]):
-                return f", which differ from {a.line} on"
-    return ""
+def _line(first: Tree, other: Tree) -> str:
+    """From where two runs differ, where that is seen."""
+    node = first_difference(first, other) if type(first) is Node and type(other) is Node else None
+    return "" if node is None else f", which differ from {node.line} on"
 
 
 def _state(estimators: Mapping[str, Estimator]) -> bytes | None:
@@ -255,14 +248,6 @@ def _equal_generators() -> tuple[np.random.Generator, np.random.Generator]:
 
 
 def _equal(first: list[Result], other: list[Result]) -> bool:
-    """To what sums in another order may change."""
     return len(first) == len(other) and all(
-        _close(np.asarray(a), np.asarray(b)) for a, b in zip(first, other, strict=True)
+        close(np.asarray(a), np.asarray(b)) for a, b in zip(first, other, strict=True)
     )
-
-
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.dtype.kind not in "fc" or b.dtype != a.dtype:
-        return np.array_equal(a, b)
-    size = np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
-    return a.shape == b.shape and np.allclose(a, b, 0.0, size * np.finfo(a.dtype).eps ** 0.6, equal_nan=True)

@@ -12,7 +12,9 @@ import scipy.stats
 
 import scg
 from scg import distributions as dist
+from scg.core.tree import map_leaves
 from scg.errors import PlanError, ScgValueError
+from scg.stochastic.likeness import first_difference
 
 RNG = np.random.default_rng
 T = np.array(0.3)
@@ -53,6 +55,10 @@ def by_an_if(b, e):
     return b + e if b > 0.5 else 2 * b
 
 
+def by_an_index(b, e):
+    return np.stack([k * b for k in range(1, 10)])[int(1e6 * e) % 9]
+
+
 def by_both(b, e):
     return b * e if b > 0.5 else b + e
 
@@ -64,6 +70,7 @@ FRESH = [way for way in WAYS if way not in OF_THE_SEED]
 PLACES = {
     "a product": lambda b, e: b * e,
     "a sum": lambda b, e: (b - e) ** 2,
+    "an index": by_an_index,
     "an if": by_an_if,
     "an if, both": by_both,
 }
@@ -235,6 +242,27 @@ def test_programs_of_which_all_noise_is_a_node_are_taken(cost):
     found, rng = graph.gradients(rng=RNG(1), replicates=400), RNG(2)
     fresh = np.array([scg.grad(cost)(T, rng=rng) for _ in range(400)])
     assert abs(found.mean() - fresh.mean()) < 6 * np.sqrt((found.var() + fresh.var()) / 400)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("problem", scg.testing.problems(), ids=lambda problem: problem.name)
+def test_two_runs_of_a_problem_are_one_function_of_their_samples_node_by_node(problem):
+    """So that no replicates are needed to see it; neither does it matter which samples were drawn."""
+    graph = problem.graph()
+    program = graph.again.fn
+    for seed in range(3):
+        assert first_difference(graph.cost, scg.trace(program, problem.parameters, rng=RNG(seed)).cost) is None
+    moved = map_leaves(lambda x: x + 1e-3, problem.parameters)
+    assert first_difference(graph.cost, scg.trace(program, moved, rng=RNG(0)).cost) is not None
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("theta", [-2.0, 2.0])
+def test_noise_that_a_rare_sample_alone_shows_is_refused(theta):
+    """A coin of 0.12 or 0.88: in the runs themselves it hardly ever, or mostly, shows."""
+    for factor in (lambda b: b, lambda b: 1 - b):
+        with pytest.raises(ScgValueError, match="not a function of its samples"):
+            scg.exact.expectation(cost_of(WAYS["made inside"], lambda b, e, f=factor: f(b) * e), np.array(theta))
 
 
 @pytest.mark.fast
