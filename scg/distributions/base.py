@@ -122,6 +122,11 @@ class Distribution(Parameterized, ABC):
                 return False
         return isinstance(self, capability) or capability is Reparameterizable and self.inverts_cdf()
 
+    def bends(self) -> bool:
+        """Whether a parameter that is a Node stands at one of its ``edges``, and has a second derivative there."""
+        given = self.parameters
+        return any([moves_at(p, ends, 2) for name, ends in self.edges.items() if type(p := given.get(name)) is Node])
+
     def way_out(self, capability: type) -> str:
         """What else to write where an estimator needs a capability that this distribution lacks; empty: nothing
         else."""

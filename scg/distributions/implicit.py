@@ -136,9 +136,9 @@ def _inverted(distribution: "Distribution", u: Value) -> Value:
     return z.reshape(shape)
 
 
-def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
-    """Whether elements of ``p`` that are at one of ``ends`` have a derivative in what ``p`` is made of: softmax(-inf)
-    is 0, and stays 0."""
+def moves_at(p: Node, ends: tuple[float, ...], order: int = 1) -> bool:
+    """Whether elements of ``p`` that are at one of ``ends`` have a derivative of this order, 1 or 2, in what ``p`` is
+    made of: softmax(-inf) is 0, and stays 0; t^2 has the second at t = 0."""
     if not settled(lambda value: any([np.any(value == end) for end in ends]), p):
         return False
     # a question about values: no plan repeats it, and the one above asks whether it comes up
@@ -149,11 +149,19 @@ def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
             for node in ancestors([p])
             if node.dtype.kind == "f" and not any([type(o) is Node for o in node.operands])
         ]
-        weights = np.cos(np.arange(1.0, p.size + 1)).reshape(p.shape)  # that no symmetry cancels
-        cotangent = np.where(np.isin(p.raw, ends), weights, 0).astype(p.dtype)
-        return any([np.any(g) for g in pull([p], [cotangent], roots)])
+        cotangent = np.where(np.isin(p.raw, ends), _uneven(p), 0).astype(p.dtype)
+        found = pull([p], [cotangent], roots, order > 1)
+        if order > 1:
+            slopes = [g for g in found if type(g) is Node]
+            found = pull(slopes, [_uneven(g) for g in slopes], roots) if slopes else []
+        return any([np.any((g != 0) & (g == g)) if order > 1 else np.any(g) for g in found])
     finally:
         RECORDER.reset(token)
+
+
+def _uneven(x: Result) -> np.ndarray:
+    """Weights of the shape and dtype of ``x`` that no symmetry cancels."""
+    return np.asarray(np.cos(np.arange(1.0, x.size + 1)).reshape(x.shape).astype(x.dtype))
 
 
 def _rows(p: Result, shape: Shape, event_ndim: int) -> Value:

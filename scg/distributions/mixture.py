@@ -109,6 +109,9 @@ class Mixture(Reparameterizable, Distribution):
         found: str = self.component.way_out(FixedSupport if self._turns() else capability)
         return found
 
+    def bends(self) -> bool:
+        return self.component.bends()  # type: ignore[no-any-return]
+
     @property
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple([f"component.{name}" for name in self.component.moving])

@@ -42,6 +42,9 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
         known = capability in (Discrete, FiniteSupport, FixedSupport, Reparameterizable)
         return self.base.has(capability) if known else isinstance(self, capability)
 
+    def bends(self) -> bool:
+        return self.base.bends()  # type: ignore[no-any-return]
+
     @property
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple([f"base.{name}" for name in self.base.moving])

@@ -2,6 +2,7 @@
 
 import functools
 from abc import ABC
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
@@ -192,6 +193,22 @@ def accepting(distribution: Distribution) -> list[Estimator]:
 def second_ones(distribution: Distribution) -> str:
     """Those of them whose estimates can be differentiated again, as ``A() or B()``; empty where there is none."""
     return _listed([e for e in accepting(distribution) if e.second_derivatives])
+
+
+def refuse_bends(nodes: Sequence[Node]) -> None:
+    """Refuse second derivatives where a probability or a rate is at an end of its range: dp = 0 there keeps first ones
+    right, d2p counts values that are never drawn, of which only an estimator that evaluates all has the cost."""
+    for node in nodes:
+        site = node.statics["site"]
+        distribution, estimator = site.distribution, site.estimator
+        if estimator.unbiased and (FixedSupport in estimator.requires or not estimator.second_derivatives):
+            if distribution.bends():
+                found = [e for e in accepting(distribution) if e.second_derivatives and FixedSupport not in e.requires]
+                raise EstimatorError(
+                    f"{site!r}, drawn at {node.line}: {type(estimator).__name__}() has no second derivatives in a"
+                    f" parameter that touches an end of its range, where values that are never drawn count in them:"
+                    f" {f'use {_listed(found)}' if found else 'differentiate at a point beside it'} ({here()})"
+                )
 
 
 def by_values(distribution: Distribution, where: str) -> str:

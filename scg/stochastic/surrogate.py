@@ -33,7 +33,7 @@ from scg.primitives.holding import IN_FORMULA
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.costs import INNER, Costs
 from scg.stochastic.dependence import influence
-from scg.stochastic.estimator import Accounted, second_ones
+from scg.stochastic.estimator import Accounted, refuse_bends, second_ones
 from scg.stochastic.formulas import REFUSAL, box, held, once, plus, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sets import meet
@@ -97,6 +97,8 @@ def expanded(
     refuse_steps(cost, seen.draws, seen.order)
     if not INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
         refuse_moving_jumps(cost, seen.order, seen.fixed)
+    if order != 1:
+        refuse_bends(seen.draws)
     gone = [node for together in seen.together for node in together]
     for together in seen.together:
         cost = together[0].statics["site"].estimator.condition(cost, together)
