@@ -83,6 +83,7 @@ def rerun(
     passed: set[int] = set()
     guards: dict[int, Guard] = {}
     tainted: dict[int, bool] = {}
+    latest: dict[int, Guard | None] = {}  # by id of a node that is recorded again, the last `if` that it stands behind
     same = set() if same is None else same
     roots = [root for _, root in leaves(outputs)]
     dead, hollow = ({}, set()) if create_graph else last_read([*roots, *looked], order)
@@ -97,10 +98,14 @@ def rerun(
             elif create_graph and same.issuperset(again) and (again or _is_behind(node, table, tainted)):
                 table[node.id] = _as_before(node, table)
                 same.add(node.id)
+                latest[node.id] = max([latest[i] for i in again if i in latest], default=None, key=_stamp)
+                if node.primitive.random:  # of the old operands, which know nothing of an `if` behind which its own are
+                    table[node.id].guard = latest[node.id]
             elif again:
                 table[node.id] = _run_again(node, table, leading, size, create_graph, node.id in hollow)
             if node.guard is not None:
                 _carry(node, node.guard, table, guards)
+                latest[node.id] = guards.get(node.guard.stamp)
         for i in dead.get(node.id, ()):
             table.pop(i, None)
 
@@ -141,6 +146,10 @@ def _run_again(
     if wide and not size:  # no replicates: nothing to run, but the shapes are known
         return _none_of(node.raw)
     return run(node.primitive, arguments, flags, node.statics, size)
+
+
+def _stamp(guard: Guard | None) -> int:
+    return -1 if guard is None else guard.stamp
 
 
 def _is_behind(node: Node, table: dict[int, Result], tainted: dict[int, bool]) -> bool:

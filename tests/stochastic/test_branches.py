@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 import scg
 from scg import distributions as dist
-from scg.errors import EstimatorError, ScgValueError
+from scg.errors import EstimatorError, GuardError, ScgValueError
 
 pytestmark = pytest.mark.fast
 
@@ -237,6 +237,28 @@ def test_replicates_of_one_way_are_computed_together():
     runs.clear()
     graph.gradients(rng=seeded(1), replicates=1000)
     assert len(runs) == 2
+
+
+def test_a_sample_whose_parameters_are_computed_behind_an_if_stays_behind_it_at_other_values():
+    """The second coin, of a parameter that is read behind the first `if`, is tossed on one side of it alone."""
+
+    def cost(t, rng):
+        n = 0
+        while n < 2 and scg.sample(dist.Bernoulli(logits=t[n] * 1), scg.DisARM(), rng=rng) > 0:
+            n += 1
+        return n * t[2]
+
+    for seed in range(8):
+        graph = scg.trace(cost, THETA, rng=seeded(seed))
+        first, *further = graph.stochastic.values()
+        if not further:
+            continue
+        value = scg.parameter(np.ones(()))
+        again = scg.replay(graph.cost, {first: value}, create_graph=True)
+        with pytest.raises(GuardError, match="the `if` on"):
+            scg.replay(again, {value: np.zeros(())})
+        return
+    raise AssertionError("no seed had two coins")
 
 
 # --- an ``if`` that comes out the same whatever is drawn
