@@ -19,6 +19,7 @@ from scg.exact.paths import along_its_way, guards_on_draws
 from scg.exact.results import BUDGET, RTOL, Exact, Moments, Part
 from scg.exact.sets import overlapping
 from scg.exact.values import as_values
+from scg.stochastic.costs import as_replicates
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
@@ -55,7 +56,8 @@ def moments(
 
     several, states = bool(guards_on_draws(graph)), _States()
     try:
-        found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
+        with as_replicates(graph.first):
+            found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     finally:
         states.restore()
     if several:

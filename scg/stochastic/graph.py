@@ -106,7 +106,7 @@ class Graph(Pictured):
         self.stochastic = named([node for node in order if is_stochastic(node)])
         self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
         self._is_repeatable = False  # as long as nobody has looked
-        self._first = First()  # what its replicates are held against
+        self.first = First()  # what its replicates are held against
 
     @property
     def is_complete(self) -> bool:
@@ -292,7 +292,7 @@ class Graph(Pictured):
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
-            with as_replicates(self._first), watching(surrogate, *own_formulas(self.stochastic)) as watch:
+            with as_replicates(self.first), watching(surrogate, *own_formulas(self.stochastic)) as watch:
                 loss = surrogate(self.cost, 1, self.floor, graph=True)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
@@ -399,7 +399,7 @@ class Graph(Pictured):
             rng.bit_generator.state = block.state
             try:
                 same = self.run(rng=rng, replicates=block.size)
-                with as_replicates(self._first):
+                with as_replicates(self.first):
                     pulled = self.pulled(np.sum(same.cost), same.parameters)
                 return [leaf for _, leaf in leaves(pulled)], same.cost.value
             except GuardError:  # its terms cannot be told apart behind an ``if`` on a sample of each
@@ -439,7 +439,7 @@ class Graph(Pictured):
             functools.partial(self._recording, rng),
             single,
         )
-        with as_replicates(self._first):
+        with as_replicates(self.first):
             for rows, gradients in parts:
                 for whole, part in zip(out, gradients, strict=True):
                     whole[rows] = part

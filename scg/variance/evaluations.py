@@ -11,6 +11,7 @@ from scg.core.node import Node
 from scg.core.primitive import smooth_primitive
 from scg.core.tree import leaves
 from scg.stochastic.analysis import draws
+from scg.stochastic.costs import as_replicates
 from scg.stochastic.graph import Graph
 from scg.stochastic.surrogate import surrogate
 from scg.stochastic.terms import Terms
@@ -58,7 +59,8 @@ def evaluations(graph: Graph) -> float:
     elsewhere: list[int] = []
     token = _SEEN.set(elsewhere)
     try:
-        loss = surrogate(new[graph.cost.id], 1, graph.floor, graph=True)
+        with as_replicates(graph.first):
+            loss = surrogate(new[graph.cost.id], 1, graph.floor, graph=True)
         gradient = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
     finally:
         _SEEN.reset(token)

@@ -377,3 +377,22 @@ def test_the_ways_that_a_sample_chose_have_one_baseline_in_replicates(baseline, 
         assert is_right(graph)
     assert is_right(scg.trace(cost, t, np.random.default_rng(0)))
     assert is_right(graph)
+
+
+@pytest.mark.parametrize("baseline", [scg.MovingAverage, scg.Optimal, lambda: taught()(0.5)])
+def test_exact_moments_are_those_of_replicates_and_teach_nothing(baseline):
+    """Whether lessons wait, that of the graph's own samples among them, or not."""
+    estimator = scg.ScoreFunction(baseline())
+
+    def cost(t, rng):
+        return 2 + scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng)
+
+    t, p = np.array(0.3), sigmoid(0.3)
+    for graph in [scg.trace(cost, t, np.random.default_rng(seed)) for seed in range(3)]:
+        graph.gradients()
+        before = copy.deepcopy(estimator.state)
+        found = scg.exact.moments(graph)
+        np.testing.assert_equal(estimator.state, before)
+        low, high = np.unique(graph.gradients(rng=np.random.default_rng(1), replicates=60))
+        assert found.mean == pytest.approx(p * (1 - p))
+        assert found.variance == pytest.approx(p * (1 - p) * (high - low) ** 2)
