@@ -135,7 +135,7 @@ def subject_of(
     if isinstance(given, (Graph, Samples)) and (args or kwargs):
         what = "a graph takes" if isinstance(given, Graph) else "Samples take"
         raise ScgTypeError(
-            f"{what} no arguments of a function, got {', '.join([*map(repr, args), *kwargs])}: the options are"
+            f"{what} no further arguments, got {', '.join([*map(repr, args), *kwargs])}: the options are"
             f" reference, alpha, detect, power, max_replicates, bounds, paired and progress ({here()})"
         )
     if isinstance(given, Samples):

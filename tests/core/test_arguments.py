@@ -38,7 +38,10 @@ MISTAKES = {
     ),
     "a budget": (lambda: scg.exact.distribution(GRAPH, "b"), "budget must be a number, got 'b'"),
     "an option of exact": (lambda: scg.exact.gradient(GRAPH, rng=seeded()), "got rng"),
-    "an option of judge": (lambda: scg.testing.judge(GRAPH, rng=seeded(), replicates=9), "got replicates: the options"),
+    "an option of judge": (
+        lambda: scg.testing.judge(GRAPH, rng=seeded(), replicates=9),
+        "no further arguments, got replicates: the options",
+    ),
     "a fallback": (lambda: scg.compile(cost, fallback="yes"), "fallback must be True or False, got 'yes'"),
     "sizes": (lambda: scg.nn.mlp(3, seeded()), r"got \[3\]"),
     "one layer": (lambda: scg.nn.apply(np.zeros((3, 4)), X), r"a list of layers, .* got float64\[3, 4\]"),
