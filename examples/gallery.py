@@ -5,9 +5,9 @@
     density                     the parameter inside the density: score function, measure-valued, pathwise
     policy                      a policy gradient in a decision process of three states and two actions
 
-Every graph is printed (θ parameter, ○ draw, □ function, ■ cost), drawn as SVG and DOT, and differentiated: exactly, by
-a weighted sum over all values of its draws, and by estimators, whose means over independent replicates stand beside it
-with their standard errors.
+Every graph is printed (θ parameter, ○ sample, □ function, ■ cost), drawn as SVG and DOT, and differentiated: exactly,
+by a weighted sum over all values of its samples, and by estimators, whose means over independent replicates stand
+beside it with their standard errors.
 """
 
 import argparse

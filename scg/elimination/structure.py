@@ -210,7 +210,7 @@ class Structure:
             size = int(self.sizes[self.offsets[k]])
             found.append(f"{self.labels[k]} ({n} element{'s' * (n > 1)} of {size} values)")
         rest = len(np.unique(owner)) - len(found)
-        return ", ".join(found) + (f" and {rest} more draws" if rest > 0 else "")
+        return ", ".join(found) + (f" and {rest} more samples" if rest > 0 else "")
 
     def width(self, variables: Sequence[int], entries: int) -> Width:
         """What is held together, of some elements."""

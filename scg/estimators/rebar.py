@@ -193,7 +193,9 @@ class RELAX(_Controlled):
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, PlackettLuce):
             return super().objection(distribution)
-        relaxed = "needs temperature=None where the draws are integers, or a OneHotPlackettLuce, which has a relaxation"
+        relaxed = (
+            "needs temperature=None where the samples are integers, or a OneHotPlackettLuce, which has a relaxation"
+        )
         return relaxed if self.continuous else ""
 
     def _control(self, down: Downstream, phi: Tree, z: Value, b: Value, trains: bool) -> tuple[Value, Value]:

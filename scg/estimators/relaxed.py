@@ -42,7 +42,7 @@ def unlike(distribution: Distribution, accepted: tuple[type, ...]) -> str:
     """Why a distribution is none of those accepted, as "needs ..., got ..."; empty where it is one."""
     if isinstance(distribution, accepted):
         return ""
-    hint = " (a OneHotCategorical, whose draws a gradient can pass)" if isinstance(distribution, Categorical) else ""
+    hint = " (a OneHotCategorical, whose samples a gradient can pass)" if isinstance(distribution, Categorical) else ""
     return f"needs a {' or '.join(kind.__name__ for kind in accepted)}, got {distribution!r}{hint}"
 
 
@@ -87,8 +87,8 @@ class StraightThrough(_Biased):
         if lacks or distribution.dtype.kind == "f":
             return lacks
         return (
-            f"needs draws of floating-point numbers, got {distribution!r} with draws of {distribution.dtype} (those of"
-            " OneHotCategorical are)"
+            f"needs samples of floating-point numbers, got {distribution!r} with samples of {distribution.dtype} (those"
+            " of OneHotCategorical are)"
         )
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:

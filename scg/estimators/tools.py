@@ -49,7 +49,7 @@ def without_mean(distribution: Distribution) -> str:
         return f"needs a distribution with a mean: {error}"
     if distribution.dtype.kind != "f" or not settled(finite.holds, mean):
         return (
-            f"needs draws of which the mean is one as well, real numbers, got {distribution!r} with draws of"
+            f"needs samples of which the mean is one as well, real numbers, got {distribution!r} with samples of"
             f" {distribution.dtype} (those of OneHotCategorical are)"
         )
     return ""

@@ -331,7 +331,7 @@ def _refuse(node: Node, order: list[Node], guard: Result) -> None:
     if paths:
         ways.insert(
             0,
-            f"{by_values(paths[0].statics['site'].distribution, 'the pathwise draw')}, and let no parameter enter the"
+            f"{by_values(paths[0].statics['site'].distribution, 'the pathwise sample')}, and let no parameter enter the"
             " step itself",
         )
     else:
@@ -342,6 +342,7 @@ def _refuse(node: Node, order: list[Node], guard: Result) -> None:
         else ""
     )
     raise EstimatorError(
-        f"{sites}: {where} {node!r}, made at {node.line}, a step that moves with the parameters and with this draw, and"
-        f" the flux through the jump there is in no derivative of the cost: {'; or '.join(ways)}{promise} ({here()})"
+        f"{sites}: {where} {node!r}, made at {node.line}, a step that moves with the parameters and with this sample,"
+        " and the flux through the jump there is in no derivative of the cost:"
+        f" {'; or '.join(ways)}{promise} ({here()})"
     )

@@ -81,7 +81,7 @@ def picture(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool =
 def _label(node: Node, cost: Node, names: dict[int, str]) -> tuple[str, str]:
     if is_stochastic(node):
         site = node.statics["site"]
-        return "draw", f"{names.get(node.id, 'draw')} ~ {type(site.distribution).__name__}\n{site.estimator!r}"
+        return "draw", f"{names.get(node.id, 'sample')} ~ {type(site.distribution).__name__}\n{site.estimator!r}"
     if is_parameter(node):
         return "parameter", node.name or "parameter"
     if is_noise(node):

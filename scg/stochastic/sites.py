@@ -76,7 +76,7 @@ class Site:
         return functools.partial(self.estimator.draw_coupled, coupling=self.coupling, axis=axis)
 
     def __repr__(self) -> str:
-        return f"{self.name or 'draw'} ~ {self.distribution!r} by {self.estimator!r}"
+        return f"{self.name or 'sample'} ~ {self.distribution!r} by {self.estimator!r}"
 
 
 class _Drawn(AxisMap):

@@ -51,7 +51,7 @@ def watch_unmet(node: Node, order: list[Node], touching: bool) -> None:
                 recorder.settle(test, (*_moved(looked, leaves, runs, sure), *looked), True)
             return
     recorder.plainly(
-        f"whether the cost jumps at {node!r}, a step that moves with the parameters and with a draw, depends on their"
+        f"whether the cost jumps at {node!r}, a step that moves with the parameters and with a sample, depends on their"
         " numbers, and is found out in each run",
         node.line,
     )

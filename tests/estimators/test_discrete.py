@@ -361,7 +361,7 @@ def test_refused_on_a_normal(estimator):
 
 def test_other_refusals():
     rng = np.random.default_rng(0)
-    with pytest.raises(EstimatorError, match="MuProp needs draws of which the mean is one.*OneHotCategorical"):
+    with pytest.raises(EstimatorError, match="MuProp needs samples of which the mean is one.*OneHotCategorical"):
         scg.sample(dist.Categorical(logits=THETA), scg.MuProp(), rng=rng)
     with pytest.raises(EstimatorError, match="MuProp needs .*fixed support"):
         scg.sample(dist.Uniform(0.0, scg.parameter(1.0)), scg.MuProp(), rng=rng)
