@@ -272,7 +272,8 @@ def _is_absorbed(g: Result, slope: Result) -> Result:
 
 
 def _absorb(g: Result, slope: Result) -> Result:
-    return np.where(_is_absorbed(g, slope), 0, g * slope)
+    with np.errstate(invalid="ignore"):  # in a replay as in a backward pass
+        return np.where(_is_absorbed(g, slope), 0, g * slope)
 
 
 absorb: Result = smooth_primitive(

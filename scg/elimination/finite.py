@@ -7,7 +7,7 @@ import numpy as np
 
 from scg.core.axes import padded
 from scg.core.node import Node, Value
-from scg.distributions.base import Distribution, FiniteSupport
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport
 from scg.errors import ScgValueError, here
 from scg.stochastic.nested import AT_AN_END, is_of_an_estimator
 
@@ -71,10 +71,12 @@ def values_of(distribution: FiniteSupport, shape: tuple[int, ...], ndim: int) ->
 def probabilities(node: Node, distribution: Distribution, log_p: Value, name: str, logs: bool = False) -> Value:
     """exp(log_p), of all values of the distribution of a sample; with ``logs`` log_p itself.
 
-    Raises ScgValueError where a probability is zero and has a derivative, which ``log_p`` has not.
+    Raises ScgValueError where a probability is zero and has a derivative, the first or the second, which ``log_p`` has
+    not.
     """
     if type(log_p) is Node and np.isneginf(log_p.raw).any():
-        if any(type(p) is Node and part.endswith("probs") for part, p in distribution.parameters.items()):
+        given = any(type(p) is Node and part.endswith("probs") for part, p in distribution.parameters.items())
+        if given and (not distribution.has(FixedSupport) or distribution.bends()):
             raise ScgValueError(
                 f"the derivative of a gradient inside this cost is not known: {AT_AN_END} ({here()})"
                 if is_of_an_estimator(node)

@@ -70,3 +70,34 @@ def test_what_stays_at_the_end_has_second_derivatives(inner):
     ]
     assert abs(np.mean(hessian) - expected) <= 6 * np.std(hessian) / np.sqrt(200) + 1e-6
     assert np.isfinite(scg.exact.moments(graph).mean)
+
+
+W = np.arange(3.0)
+
+
+def masked_softmax(t):
+    weights = np.exp(t * W + np.array([0.0, -np.inf, 0.0]))
+    return weights / np.sum(weights)
+
+
+MASKED = {  # some of three probabilities stay at an end
+    "categories": (lambda t: dist.Categorical(probs=masked_softmax(t)), lambda z: (z + 1.0) ** 2),
+    "one-hot": (lambda t: dist.OneHotCategorical(probs=masked_softmax(t)), lambda z: np.sum(z * np.arange(3.0) ** 2)),
+    "coins": (lambda t: dist.Bernoulli(probs=np.stack([0 * t, t, 0 * t + 1])), lambda z: np.sum(z * W) ** 2),
+    "counts": (lambda t: dist.Binomial(2, probs=np.stack([0 * t, t, 0 * t + 1])), lambda z: np.sum(z * W) ** 2),
+    "several": (lambda t: dist.Multinomial(2, probs=masked_softmax(t)), lambda z: np.sum(z * W) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_exact_derivatives_take_probabilities_that_stay_at_an_end(name):
+    family, f = MASKED[name]
+    cost = lambda t, rng: f(scg.sample(family(t), scg.ScoreFunction(), rng=rng, name="z")) * t
+    traced = lambda t: scg.trace(cost, np.array(t), rng=np.random.default_rng(0))
+    graph, h = traced(0.3), 1e-3
+    ahead, behind = [scg.exact.expectation(traced(t)) for t in (0.3 + h, 0.3 - h)]
+    slope, bend = (ahead - behind) / (2 * h), (ahead - 2 * scg.exact.expectation(graph) + behind) / h**2
+    np.testing.assert_allclose(scg.exact.gradient(graph), slope, 1e-5)
+    np.testing.assert_allclose(scg.exact.hessian(graph), bend, 1e-5)
+    for estimator in (scg.ScoreFunction(), scg.Enumerate(), scg.Marginalize()):
+        np.testing.assert_allclose(scg.exact.moments(graph.bind(z=estimator)).mean, scg.exact.gradient(graph), 1e-12)
