@@ -1,6 +1,7 @@
 """README and the API pages: their code runs and shows what it says; commands, links and tables are true."""
 
 import ast
+import doctest
 import functools
 import importlib
 import inspect
@@ -107,6 +108,16 @@ def test_every_example_is_named_and_no_other():
 def test_the_snippets_of_a_page_run_and_print_what_is_shown(page):
     blocks = blocks_of(importlib.import_module(f"scg.{page}").__doc__)
     assert runs(blocks) and run_all(blocks) is None
+
+
+DOCTESTS = [path for path in (ROOT / "scg").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", DOCTESTS, ids=lambda path: path.stem)
+def test_the_examples_of_docstrings_run_and_show_what_they_print(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted and not found.failed
 
 
 def test_every_page_with_code_is_run():

@@ -105,8 +105,8 @@ def enumerate(
     ...     b = rng.binomial(1, p)
     ...     return (b - 0.45) ** 2 * (b - p)
     >>> found = bridge.enumerate(score, 0.0)
-    >>> print(len(found.probability), found.mean, found.variance)
-    2 0.025 0.01562...
+    >>> print(len(found.probability), f"{found.mean:.4f} {found.variance:.6f}")
+    2 0.0250 0.015939
     """
     if not callable(fn):
         raise ScgTypeError(f"enumerate needs a function, got {type(fn).__name__} ({here()})")
