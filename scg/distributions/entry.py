@@ -52,11 +52,10 @@ def entered(name: str, method: Method) -> Method:
 
 
 def _sample(method: Method) -> Method:
-    def sample(self: "Distribution", rng: np.random.Generator, shape: object = ()) -> np.ndarray:
+    def sample(self: "Distribution", rng: np.random.Generator | None = None, shape: object = ()) -> np.ndarray:
         if not isinstance(rng, np.random.Generator):
-            raise ScgTypeError(
-                f"{self!r}.sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})"
-            )
+            got = "nothing" if rng is None else type(rng).__name__
+            raise ScgTypeError(f"{self!r}.sample needs rng=np.random.default_rng(seed), got {got} ({here()})")
         shape = sample_shape(shape, self)
         note_taken(self)
         try:

@@ -1,5 +1,6 @@
 """Optimizers: arrays stepped in place down a gradient. The update is the formula of each class; everything is NumPy."""
 
+import inspect
 import itertools
 import math
 import os
@@ -7,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, Self, final
 
 import numpy as np
 
@@ -31,6 +32,13 @@ _ELSEWHERE = {
     **dict.fromkeys(("params", "param_groups"), "the arrays that the optimizer was given: step changes them in place"),
 }
 """By what other libraries call an attribute: what to write."""
+_ARGUMENTS = {
+    **dict.fromkeys(("lr", "step_size", "rate"), "learning_rate=..."),
+    "betas": "beta1=..., beta2=...",
+    "eps": "epsilon=...",
+    "weight_decay": "the penalty into the cost, as + 0.5 * decay * np.sum(w**2)",
+}
+"""By what other libraries call an argument: what to write."""
 
 
 class _Recorded:
@@ -56,6 +64,17 @@ class Optimizer(_Recorded, ABC):
 
     slots: tuple[str, ...]
     """Names of the buffers that the update keeps for each array."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        taken = inspect.signature(cls.__init__).parameters
+        unknown = next((name for name in kwargs if name not in taken), None)
+        if unknown is not None and inspect.Parameter.VAR_KEYWORD not in [p.kind for p in taken.values()]:
+            way = _ARGUMENTS.get(unknown)
+            raise ScgTypeError(
+                f"{cls.__name__} takes {', '.join([*taken][1:])}, got {unknown}={described((kwargs[unknown],))}"
+                f"{': write ' + way if way else ''} ({here()})"
+            )
+        return super().__new__(cls)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "lr" and not hasattr(type(self), name):  # or else nothing would come of it
@@ -259,6 +278,8 @@ class SGD(Optimizer):
     """
 
     def __init__(self, params: Tree, learning_rate: float, momentum: float = 0.0, nesterov: bool = False):
+        if not isinstance(nesterov, (bool, np.bool_)):
+            raise ScgTypeError(f"nesterov must be True or False, got {described((nesterov,))} ({here()})")
         self.momentum, self.nesterov = _number("momentum", momentum, 0, 1), bool(nesterov)
         if nesterov and not momentum:
             raise ScgValueError(f"nesterov needs a positive momentum ({here()})")

@@ -50,6 +50,13 @@ MISTAKES = {
     "draws without a generator": (lambda: scg.bridge.Samples(lambda n: X), r"called as draw\(n, rng\)"),
     "a value": (lambda: scg.testing.check_gradient(np.tanh(X), X), "needs a function and its arguments"),
     "text": (lambda: scg.testing.check_gradient(lambda x: "a", X), "a function of numbers"),
+    "a rate by another name": (lambda: scg.optim.Adam(X.copy(), lr=0.1), "got lr=0.1: write learning_rate=..."),
+    "an argument of nobody": (
+        lambda: scg.optim.SGD(X.copy(), 0.1, colour=1),
+        "takes params, learning_rate, .* colour=1",
+    ),
+    "a flag": (lambda: scg.optim.SGD(X.copy(), 0.1, 0.9, nesterov="no"), "nesterov must be True or False, got 'no'"),
+    "no generator": (lambda: dist.Normal(0.0, 1.0).sample(), r"needs rng=np.random.default_rng\(seed\), got nothing"),
     "no graph": (lambda: scg.testing.bindings(3), "a graph or a program, got int"),
     "no nodes": (lambda: scg.testing.graphs(nodes=0), "nodes must be at least 1, got 0"),
     "a graph of integers": (lambda: scg.testing.graphs(dtype=int), "a floating-point dtype, got int64"),
