@@ -1,7 +1,7 @@
 """A traced function, run again: for values at which an ``if`` comes out otherwise, and where it takes numbers from a
 generator itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Again:
         lifted = self.program(rebuild(structure, iter(inputs)), bindings)
         token = TAPE.set(Tape(chosen))
         try:
-            return rebuild(structure, iter(_gradient(cost, inputs, lifted, chosen is not None)))
+            return rebuild(structure, iter(gradient_of(cost, inputs, lifted, chosen is not None)))
         finally:
             TAPE.reset(token)
 
@@ -65,11 +65,10 @@ class Again:
 
     def once(
         self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]
-    ) -> tuple[Tree, Callable[[], list[Result]]]:
-        """The cost of a run with this generator, where the function takes one; and how to estimate its gradient."""
+    ) -> tuple[Tree, list[Node]]:
+        """The cost of a run with this generator, where the function takes one, and the nodes of its parameters."""
         args, kwargs = self.arguments(parameters, rng) if self._held() else (self._given(parameters), self.kwargs)
-        cost, inputs, _ = self._lifted(args, kwargs, bindings)
-        return cost, lambda: _gradient(cost, inputs)
+        return self._lifted(args, kwargs, bindings)[:2]
 
     def _lifted(
         self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator], chosen: Chosen | None = None
@@ -107,7 +106,8 @@ class Again:
         return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
 
 
-def _gradient(cost: Result, inputs: list[Node], program: Program | None = None, graph: bool = False) -> list[Result]:
+def gradient_of(cost: Result, inputs: list[Node], program: Program | None = None, graph: bool = False) -> list[Result]:
+    """The estimate of a run, by the nodes of its parameters."""
     if type(cost) is not Node:  # no parameter and no sample leads to it this time
         check_plain(cost)
         return [np.zeros(x.shape, x.dtype) for x in inputs]

@@ -270,7 +270,7 @@ class Graph(Pictured):
                 self.parameters,
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
             )
-        self.require_repeatable()
+        self.require_repeatable(gradients=True)
         if self.runs_again:
             return self._each(rng, replicates)
         out = [np.empty((replicates, *x.shape), x.dtype) for _, x in leaves(self.parameters)]
@@ -339,13 +339,14 @@ class Graph(Pictured):
                     " scg.value_and_grad(function), or write the choice with np.where"
                 )
 
-    def require_repeatable(self) -> None:
+    def require_repeatable(self, gradients: bool = False) -> None:
         """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers that
-        are no nodes: runs of the same samples differ, and replicates would repeat the numbers of the recorded one."""
+        are no nodes: runs of the same samples differ, and replicates would repeat the numbers of the recorded one. With
+        ``gradients`` the cost may differ, by what is added to it, where no gradient does."""
         if self._is_repeatable:
             return
         refuse_samplers(self.stochastic)
-        if self._unexplained is not None:
+        if self._unexplained is not None and not (gradients and self._has_one_gradient):
             raise ScgValueError(
                 f"{self._unexplained}, and replicates would repeat what it took: draw by scg.sample(distribution,"
                 " estimator, rng=rng), or by the methods of rng itself, of which each gradient is another run"
@@ -355,7 +356,7 @@ class Graph(Pictured):
             _ = self.recorded
         if self._runs is not None:
             self._runs.refuse_estimators(self.stochastic)
-        self._is_repeatable = True
+        self._is_repeatable = self._unexplained is None
 
     @property
     def _runs(self) -> Runs | None:
@@ -368,6 +369,10 @@ class Graph(Pictured):
     def _replays(self) -> bool:
         """Whether a replay with new samples is another run of the function."""
         return self.is_complete and (RECORDER.get() is not None or self._unexplained is None)
+
+    @cached_property
+    def _has_one_gradient(self) -> bool:
+        return self._runs is not None and self._runs.have_one_gradient()
 
     @cached_property
     def _unexplained(self) -> str | None:

@@ -14,20 +14,21 @@ from scg.core.node import Node
 from scg.distributions.base import Distribution
 
 
-def first_difference(one: Node, other: Node) -> Node | None:
-    """The first node that leads to ``one`` and is not known to be as its fellow that leads to ``other``; None where
+def first_difference(ones: list[Node], others: list[Node]) -> Node | None:
+    """The first node that leads to ``ones`` and is not known to be as its fellow that leads to ``others``; None where
     there is none."""
-    orders = [ancestors([root], guards=True) for root in (one, other)]
+    orders = [ancestors(roots, guards=True) for roots in (ones, others)]
     places = [{node.id: k for k, node in enumerate(order)} for order in orders]
     for a, b in zip(*orders, strict=False):
         if a is not b and not _is_made_as(a, b, *places):
             return a
-    return None if len(orders[0]) == len(orders[1]) else orders[0][-1]
+    ends = [[place[root.id] for root in roots] for place, roots in zip(places, (ones, others), strict=True)]
+    return None if ends[0] == ends[1] else next(iter([*ones, *others]))
 
 
-def has_other_ways(cost: Node) -> bool:
-    """Whether an ``if`` on what chance decides led to the cost, so that other runs may be other functions."""
-    order, seen = ancestors([cost], guards=True), set[int]()
+def has_other_ways(roots: list[Node]) -> bool:
+    """Whether an ``if`` on what chance decides led there, so that other runs may be other functions."""
+    order, seen = ancestors(roots, guards=True), set[int]()
     moved: set[int] = set()
     for node in order:
         if node.primitive.random or any([type(o) is Node and o.id in moved for o in node.operands]):

@@ -6,13 +6,15 @@ numbers of a copy of the generator, of a child, of one that is made inside, or a
 recorded run for ever: it is right where F does not depend on e. What must agree:
 
 * two recorded runs, whose e differ, as functions of x: node by node, or else in replicates of the same x;
-* where an ``if`` on a sample tells these apart, and for gradients of estimators from outside, two runs whose e differ
-  and whose nodes are drawn from equal generators (``drawing_apart``).
+* where an ``if`` on a sample tells these apart, two runs whose e differ and whose nodes are drawn from equal generators
+  (``drawing_apart``).
+
+The same holds of what an estimator from outside adds to the gradient, a function of x and of the noise that it draws.
 """
 
 import contextvars
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,15 +22,19 @@ import numpy as np
 
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE, WATCH
+from scg.core.backward import pull
 from scg.core.generators import drawing_apart, held_generators, names_sources, state_of
 from scg.core.node import Node
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgValueError, here
-from scg.stochastic.again import Again
+from scg.stochastic.again import Again, gradient_of
+from scg.stochastic.analysis import analysed
+from scg.stochastic.costs import First, as_replicates
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.likeness import close, first_difference, has_other_ways
 from scg.stochastic.replicates import block_of
 from scg.stochastic.resampling import resample
+from scg.stochastic.surrogate import expansions, surrogate
 from scg.stochastic.tape import TAPE
 
 _SAMPLES = 64  # which a distribution draws twice: for coins of 1/2 to agree by accident has probability 2^-64
@@ -78,9 +84,9 @@ def refuse_samplers(stochastic: Mapping[str, Node]) -> None:
 
 
 class _Run(NamedTuple):
-    """The node of a cost, and what is compared: the cost and gradients, or replicates of the cost."""
+    """Nodes of a run, and values that are compared: their replicates, or the cost and its gradient."""
 
-    node: Tree
+    roots: list[Node]
     values: list[Result]
 
 
@@ -96,54 +102,93 @@ class Runs:
         if not own:
             return
         learned = _state(own)
-        for first, other in _alone(self._pairs, self._count(*[f for e in own.values() for f in formulas(e)]), True):
-            if not _equal(first.values, other.values) and _state(own) == learned:
-                names = ", ".join(f"{name} ({type(e).__name__})" for name, e in own.items())
-                raise EstimatorError(
-                    f"{names}: takes numbers that are no nodes, which all replicates would share: two gradients from"
-                    f" the same samples differ. Draw them by down.noise(distribution) ({here()})"
-                )
+        count = self._count(*[f for e in own.values() for f in formulas(e)])
+        with as_replicates(First()):  # what learns is the same in all runs
+            found = self._differing(self._estimates, None, count, gradients=True)
+        if found is not None and _state(own) == learned:
+            names = ", ".join(f"{name} ({type(e).__name__})" for name, e in own.items())
+            raise EstimatorError(
+                f"{names}: takes numbers that are no nodes, which all replicates would share: two gradients from the"
+                f" same samples differ{_line(*found)}. Draw them by down.noise(distribution) ({here()})"
+            )
 
     def unexplained(self, cost: Node) -> str | None:
         """How other runs of the same samples differ from the recorded one; None where they do not."""
-        count = self._count()
-        try:
-            found = _alone(self._unlike, cost, count)
-        except Exception:  # an `if` comes out otherwise, or chance leads out of a domain
-            pairs = _alone(self._pairs, max(count, 2), False)
-            found = next((pair for pair in pairs if not _equal(pair[0].values, pair[1].values)), None)
+        found = self._differing(self._costs, [cost], self._count())
         if found is None:
             return None
-        first, other = found
         name = getattr(self._again.fn, "__name__", type(self._again.fn).__name__)
-        a, b = np.ravel(first.values[0]), np.ravel(other.values[0])
+        a, b = (np.ravel(run.values[0]) for run in found)
         k = np.argmax(a != b)
         return (
             f"{name} is not a function of its samples: two runs from equal ones gave costs {a[k]:.6g} and {b[k]:.6g}"
-            f"{_line(first.node, other.node)}, so it takes numbers that are no nodes (of a copy of rng, of rng.spawn,"
-            " of a generator that is made inside, node.value), or its state changes"
+            f"{_line(*found)}, so it takes numbers that are no nodes (of a copy of rng, of rng.spawn, of a generator"
+            " that is made inside, node.value), or its state changes"
         )
+
+    def have_one_gradient(self) -> bool:
+        """Whether the estimated gradients are one function of the samples node by node, whatever the costs are: as
+        where a number of the run is added to the cost."""
+        try:
+            with as_replicates(First()):
+                first = _alone(self._gradients, 0)
+                others = [_alone(self._gradients, k) for k in range(1, 1 + self._count())]
+        except Exception:  # an `if` comes out otherwise, or chance leads out of a domain
+            return False
+        return not has_other_ways(first) and all(first_difference(first, other) is None for other in others)
 
     def _count(self, *formulas: object) -> int:
         return _RUNS if names_sources(self._again.fn, *formulas) else 1
 
-    def _unlike(self, cost: Node, count: int) -> tuple[_Run, _Run] | None:
-        """Replicates of the recorded run and of another one, of the same samples, where they differ."""
-        first = cost
+    def _differing(
+        self, record: Callable[[int], list[Node]], first: list[Node] | None, count: int, gradients: bool = False
+    ) -> tuple[_Run, _Run] | None:
+        """Two runs of the same samples that differ, where such are found among so many."""
+        try:
+            return _alone(self._unlike, record, first, count)  # type: ignore[no-any-return]
+        except Exception:  # an `if` comes out otherwise, or chance leads out of a domain
+            pairs = _alone(self._pairs, max(count, 2), gradients)
+            return next((pair for pair in pairs if not _equal(pair[0].values, pair[1].values)), None)
+
+    def _unlike(
+        self, record: Callable[[int], list[Node]], first: list[Node] | None, count: int
+    ) -> tuple[_Run, _Run] | None:
+        """Replicates of the ``first`` run, or of one that is recorded, and of another one, where they differ."""
+        given, first = first is not None, record(0) if first is None else first
         for k in range(1, count + 1):
-            other = self._once(k)
-            if first is cost and first_difference(first, other) is not None:
-                first = self._once(0)  # nodes of a rebound graph may have been made in another order
+            other = record(k)
+            if given and first_difference(first, other) is not None:
+                given, first = False, record(0)  # nodes of a rebound graph may have been made in another order
             if first_difference(first, other) is not None or has_other_ways(first):
-                size = min(_REPLICATES, block_of([first, other]))
-                one, two = (_replicates(root, k, size) for root in (first, other))
+                size = min(_REPLICATES, block_of([*first, *other]))
+                one, two = (_replicates(roots, k, size) for roots in (first, other))
                 if not _equal(one.values, two.values):
                     return one, two
         return None
 
-    def _once(self, k: int) -> Node:
+    def _costs(self, k: int) -> list[Node]:
+        """The cost of the k-th run."""
         with self._streams(k) as rng:
-            return self._again.once(self._given, rng, self._bindings)[0]  # type: ignore[return-value]
+            return [self._again.once(self._given, rng, self._bindings)[0]]  # type: ignore[list-item]
+
+    def _estimates(self, k: int) -> list[Node]:
+        """What estimators from outside add to the gradient of the k-th run."""
+        with self._streams(k) as rng:
+            cost, inputs = self._again.once(self._given, rng, self._bindings)
+            seen = analysed(cost, min([x.id for x in inputs], default=0))  # type: ignore[arg-type]
+            found = [
+                extra for node, extra in expansions(seen, 1, True) if _is_outside(type(node.statics["site"].estimator))
+            ]
+            pulled = pull(found, [np.ones((), extra.dtype) for extra in found], inputs, create_graph=True)
+            return [g for g in pulled if type(g) is Node]
+
+    def _gradients(self, k: int) -> list[Node]:
+        """The estimated gradient of the k-th run."""
+        with self._streams(k) as rng:
+            cost, inputs = self._again.once(self._given, rng, self._bindings)
+            loss = surrogate(cost, 1, min([x.id for x in inputs], default=0), graph=True)  # type: ignore[arg-type]
+            pulled = pull([loss], [np.ones((), loss.dtype)], inputs, create_graph=True)
+            return [g for g in pulled if type(g) is Node]
 
     def _pairs(self, count: int, gradients: bool) -> list[tuple[_Run, _Run]]:
         """Pairs of runs whose nodes are drawn from equal generators; with ``gradients`` all else that these give is
@@ -155,11 +200,11 @@ class Runs:
             for j in range(2):
                 try:
                     with self._streams(k if gradients else 2 * k + j, j) as rng, drawing_apart(k):
-                        cost, gradient = self._again.once(self._given, rng, self._bindings)
-                        values = [getattr(cost, "raw", cost), *(gradient() if gradients else ())]
+                        cost, inputs = self._again.once(self._given, rng, self._bindings)
+                        values = [getattr(cost, "raw", cost), *(gradient_of(cost, inputs) if gradients else ())]
                 except Exception:
                     return found
-                pair.append(_Run(cost, values))
+                pair.append(_Run([cost] if type(cost) is Node else [], values))
             found.append((pair[0], pair[1]))
         return found
 
@@ -188,16 +233,15 @@ def _alone(fn: Function, *args: object) -> Result:
     return context.run(fn, *args)
 
 
-def _replicates(cost: Node, seed: int, size: int) -> _Run:
-    """A recorded cost in replicates, of the same samples for all recordings of one program."""
+def _replicates(roots: list[Node], seed: int, size: int) -> _Run:
+    """Recorded nodes in replicates, of the same samples for all recordings of one program."""
     with np.errstate(all="ignore"):
-        rng = np.random.default_rng(seed)
-        return _Run(cost, resample([cost], {}, rng=rng, size=size, create_graph=False))
+        return _Run(roots, resample(roots, {}, rng=np.random.default_rng(seed), size=size, create_graph=False))
 
 
-def _line(first: Tree, other: Tree) -> str:
+def _line(first: _Run, other: _Run) -> str:
     """From where two runs differ, where that is seen."""
-    node = first_difference(first, other) if type(first) is Node and type(other) is Node else None
+    node = first_difference(first.roots, other.roots)
     return "" if node is None else f", which differ from {node.line} on"
 
 

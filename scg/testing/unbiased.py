@@ -158,7 +158,7 @@ def subject_of(
         raise ScgValueError(f"the graph has no parameters ({here()})")
     if isinstance(reference, str):
         graph.require_nodes("a verdict without reference=numbers")
-    graph.require_repeatable()
+    graph.require_repeatable(gradients=True)
     return graph
 
 

@@ -1,5 +1,6 @@
 """Numbers that a cost, an estimator or a sampler takes from elsewhere than the generator that it is given."""
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -125,6 +126,43 @@ def test_a_generator_that_the_function_holds_is_as_good_as_one_that_it_is_given_
     assert scg.testing.judge(graph, rng=rng()).status == "unbiased"
     assert graph.gradients(rng=rng(1), replicates=10).shape == (10,)
     assert own.bit_generator.state == before
+
+
+# numbers of the generator that is the estimator's, beside those by ``down.noise``
+PAST = {
+    "itself": lambda down: down.rng.random(down.shape),
+    "a distribution": lambda down: dist.Uniform(0.0, 1.0).sample(down.rng, down.shape),
+    "a copy": lambda down: copy.deepcopy(down.rng).random(down.shape),
+    "a child": lambda down: down.rng.spawn(1)[0].random(down.shape),
+    "a seed": lambda down: rng(down.rng.integers(2**31)).random(down.shape),
+    "its state": lambda down: rng(down.rng.bit_generator.state["state"]["state"]).random(down.shape),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("asked", [*ASKED, "exact"])
+@pytest.mark.parametrize("source", PAST)
+def test_numbers_that_an_estimator_takes_past_its_noise_are_found_out(source, asked):
+    """All replicates would share them, and their variance would be without that of the noise."""
+    noisy = type("Noisy", (Noisy,), {"source": staticmethod(PAST[source])})
+    with pytest.raises(EstimatorError, match=r"^b \(Noisy\).*test_repeatable.py.*down.noise"):
+        {**ASKED, "exact": lambda cost: scg.exact.moments(cost, T)}[asked](cost_of(estimator=noisy))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("branch", [False, True])
+def test_an_estimator_from_outside_goes_with_one_that_learns(branch):
+    baseline = scg.MovingAverage()
+
+    def cost(p, rng):
+        z = scg.sample(dist.Normal(p, 1.0), scg.ScoreFunction(baseline=baseline), rng=rng)
+        b = scg.sample(dist.Bernoulli(p), Noisy(), rng=rng, name="b")
+        if branch and b > 0.5:
+            return z**2
+        return b * z**2
+
+    g = ASKED["replicates"](cost)
+    assert len(np.unique(g)) == 10
 
 
 def test_a_sampler_that_never_uses_its_generator_is_found_out():
