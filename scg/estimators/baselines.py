@@ -19,6 +19,7 @@ from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.optim import Optimizer
+from scg.stochastic.analysis import draws
 from scg.stochastic.costs import at_first
 from scg.stochastic.formulas import held
 from scg.stochastic.surrogate import Downstream
@@ -251,7 +252,8 @@ class Learned(Remembering):
     ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the sample's batch shape. ``phi`` is a
     structure of arrays, which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place
     (``functools.partial(scg.optim.Adam, learning_rate=1e-4)``); without one, B is fixed. ``x`` (arrays, or nodes that
-    do not depend on the sample) is not differentiated. A step is taken when the next sample comes.
+    do not depend on the sample) is not differentiated; what other samples lead to is given to ``fn`` as nodes where the
+    estimate is to be replayed, in replicates. A step is taken when the next sample comes.
 
     ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with
     ``decay``), so that fn need not know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that
@@ -356,10 +358,18 @@ class _Predicted(Baseline):
             raise EstimatorError(
                 f"{down.site!r}: a baseline must not depend on its sample, and these inputs do ({here()})"
             )
+        # in a formula of nodes what is made of samples stays so: a replay has other inputs
+        moving = {node.id for node in nodes if down.graph and draws([node])}
         x = map_leaves(value_of, self._inputs)
         now = self._owner._recall(down)
         m, v = now.level()
-        b = m + v * np.asarray(value_of(now.fn(now.parameters, x)))
+        predicted = now.fn(
+            now.parameters,
+            map_leaves(
+                lambda leaf: held(leaf) if getattr(leaf, "id", None) in moving else value_of(leaf), self._inputs
+            ),
+        )
+        b: Result = m + v * (held(predicted) if moving and type(predicted) is Node else np.asarray(value_of(predicted)))
         f = value_of(down.now())
         if b.ndim > len(down.shape) or any(
             n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)

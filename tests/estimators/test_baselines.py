@@ -396,3 +396,27 @@ def test_exact_moments_are_those_of_replicates_and_teach_nothing(baseline):
         low, high = np.unique(graph.gradients(rng=np.random.default_rng(1), replicates=60))
         assert found.mean == pytest.approx(p * (1 - p))
         assert found.variance == pytest.approx(p * (1 - p) * (high - low) ** 2)
+
+
+@pytest.mark.parametrize("branch", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_inputs_that_other_samples_lead_to_are_those_of_each_replicate(branch, seed):
+    """Whichever run was recorded. Were they those of the recorded one in each way, b would depend on its sample."""
+    b = scg.Learned(lambda phi, x: phi[0] * x["a"] + phi[1] * np.sum(x["t"]), np.array([3.0, 0.2]))
+
+    def cost(t, rng):
+        above = coin(t, rng, None)
+        below = coin(t * above, rng, b({"a": above, "t": np.array(0.5)}))
+        if branch and below > 0:
+            return 2 + above + below
+        return 2 + above + below
+
+    t = np.array(0.3)
+    graph = scg.trace(cost, t, np.random.default_rng(seed))
+    found = scg.exact.moments(graph)
+    assert found.mean == pytest.approx(scg.exact.gradient(graph), rel=1e-10)
+    other = scg.exact.moments(scg.trace(cost, t, np.random.default_rng(seed + 1)))
+    assert found.variance == pytest.approx(other.variance, rel=1e-10)
+    many = graph.gradients(rng=np.random.default_rng(1), replicates=400)
+    single = [scg.trace(cost, t, np.random.default_rng(k)).gradients() for k in range(40)]
+    assert set(np.round(single, 9)) <= set(np.round(many, 9))
