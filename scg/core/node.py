@@ -1,10 +1,11 @@
 """Nodes of a computation graph, and the dispatch by which NumPy's own names make them."""
 
+import dis
 import inspect
 import reprlib
 import sys
 from collections.abc import Collection, Iterator
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
@@ -53,6 +54,7 @@ from scg.errors import (
 )
 
 _NONE: Statics = {}
+_ENTRIES = frozenset([dis.opmap[name] for name in ("BUILD_MAP", "MAP_ADD", "STORE_SUBSCR") if name in dis.opmap])
 # older NumPy: few exponents keep the base's dtype
 _SCALAR_POWERS = (np.ones(1, np.float32) ** np.int64(2)).dtype == np.float32
 
@@ -235,7 +237,7 @@ class Node(Refusals, Methods):
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.hashed(self)
-        if SCOPE.get() is not None and self.shape == () and not sys._getframe(1).f_code.co_filename.startswith(PACKAGE):
+        if SCOPE.get() is not None and self.shape == () and _is_looked_up(sys._getframe(1)):
             raise ScgTypeError(
                 f"a dict, a set or a cache would look for {self!r} itself, and not for its number: for a table of"
                 " numbers write scg.parameter(array)[node.astype(int)], np.where(node == 0, ..., ...) or `if node =="
@@ -314,6 +316,15 @@ class Node(Refusals, Methods):
             " ".join(np.array2string(np.asarray(self.raw), precision=6, separator=", ").split()) + ", " if small else ""
         )
         return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
+
+
+def _is_looked_up(frame: FrameType) -> bool:
+    """Whether a user's frame looks a key up, or may do so. It does not where it enters one, as in ``{node: value}``,
+    and whoever calls ``scg.replay`` names nodes by themselves."""
+    code = frame.f_code
+    return not (
+        code.co_filename.startswith(PACKAGE) or "replay" in code.co_names or code.co_code[frame.f_lasti] in _ENTRIES
+    )
 
 
 Value = Node | np.ndarray

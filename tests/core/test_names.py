@@ -160,6 +160,25 @@ def test_the_ways_to_look_up_a_number_have_the_gradient_of_the_table(name):
     np.testing.assert_allclose(gradient, 0.8 * p * (1 - p), rtol=1e-12)
 
 
+def replacements(y):
+    entered = {}
+    entered[y] = 5.0
+    return [{y: 3.0}, {n: 2.0 * k for k, n in enumerate([y], 2)}, entered]
+
+
+def test_a_replay_within_a_run_names_its_nodes():
+    """In a dict, a comprehension, entry by entry or by a call: what is not replaced has its derivative, 2 t."""
+
+    def cost(theta):
+        y = 1.0 * theta
+        z = y * y
+        found = [*map(scg.replay, [z] * 3, replacements(y)), scg.replay(z, dict.fromkeys([y], 6.0))]
+        assert [float(f) for f in found] == [9.0, 16.0, 25.0, 36.0]
+        return z + sum(found)
+
+    assert scg.grad(cost)(0.5) == 1.0
+
+
 def test_nodes_themselves_are_found_in_sets_and_dicts():
     """Those of a graph; and, within a run, arrays, which NumPy cannot look up either."""
     graph = scg.trace(lambda theta, rng: np.sum(coin(theta, rng)), np.zeros(2), rng=np.random.default_rng(0))
