@@ -37,6 +37,37 @@ def has_other_ways(roots: list[Node]) -> bool:
     return any([guard.node.id in moved for guard in guards])
 
 
+def held_apart(one: Node, other: Node) -> tuple[Node, Node] | None:
+    """The first sample of two runs of which the estimator, or its baseline, holds another number; None where there is
+    none, and where the runs are not known to be alike, ``if``s included."""
+    orders = [ancestors([root], guards=True) for root in (one, other)]
+    if first_difference([one], [other]) is not None or _outcomes(orders[0]) != _outcomes(orders[1]):
+        return None
+    for a, b in zip(*orders, strict=True):
+        if "site" in (a.statics or ()) and _differ(a.statics["site"].estimator, b.statics["site"].estimator):
+            return a, b
+    return None
+
+
+def _outcomes(order: list[Node]) -> list[bool]:
+    """How the ``if``s came out that led to nodes."""
+    seen = set[int]()
+    return [guard.outcome for node in order if node.guard is not None for guard in node.guard.unseen(seen)]
+
+
+def _differ(x: Any, y: Any) -> bool:
+    """Whether two objects that are made alike hold different numbers somewhere."""
+    if x is y or type(x) is not type(y):
+        return False
+    if isinstance(x, (np.ndarray, np.generic, float, int)):
+        return not close(np.asarray(x), np.asarray(y))
+    if isinstance(x, (tuple, list)):
+        return len(x) == len(y) and any(map(_differ, x, y))
+    if isinstance(x, Mapping):
+        return x.keys() == y.keys() and any(_differ(value, y[key]) for key, value in x.items())
+    return type(x) is not Node and hasattr(x, "__dict__") and _differ(vars(x), vars(y))
+
+
 def close(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether arrays are equal to what sums in another order may change."""
     if a.dtype != b.dtype or a.shape != b.shape:

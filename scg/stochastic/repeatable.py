@@ -13,9 +13,10 @@ The same holds of what an estimator from outside adds to the gradient, a functio
 """
 
 import contextvars
+import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from scg.stochastic.again import Again, gradient_of
 from scg.stochastic.analysis import analysed
 from scg.stochastic.costs import First, as_replicates
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.likeness import close, first_difference, has_other_ways
+from scg.stochastic.likeness import close, first_difference, has_other_ways, held_apart
 from scg.stochastic.replicates import block_of
 from scg.stochastic.resampling import resample
 from scg.stochastic.surrogate import expansions, surrogate
@@ -97,7 +98,10 @@ class Runs:
         self._again, self._given, self._bindings = again, parameters, bindings
 
     def refuse_estimators(self, stochastic: Mapping[str, Node]) -> None:
-        """Raise EstimatorError where estimators from outside give other gradients for the same samples and noise."""
+        """Raise EstimatorError where an estimator was made of numbers of one run, and where estimators from outside
+        give other gradients for the same samples and noise."""
+        if names_sources(self._again.fn):
+            _alone(self._refuse_held)
         own = estimators_from_outside(stochastic)
         if not own:
             return
@@ -111,6 +115,22 @@ class Runs:
                 f"{names}: takes numbers that are no nodes, which all replicates would share: two gradients from the"
                 f" same samples differ{_line(*found)}. Draw them by down.noise(distribution) ({here()})"
             )
+
+    def _refuse_held(self) -> None:
+        """Raise EstimatorError where a sample of two runs that are alike has estimators with other numbers."""
+        runs: list[Node] = []
+        with suppress(Exception):  # chance leads out of a domain
+            for k in range(_RUNS + 1):
+                runs += self._costs(k)
+        for one, other in itertools.combinations([cost for cost in runs if type(cost) is Node], 2):
+            if (found := held_apart(one, other)) is not None:
+                site, again = (node.statics["site"] for node in found)
+                raise EstimatorError(
+                    f"{site!r}, drawn at {found[0].line}: its estimator was made of numbers of one run, which all"
+                    f" replicates would share; in another run it is {again.estimator!r}. Give it numbers that are the"
+                    " same in all runs, or nodes to a baseline that takes them, scg.ScoreFunction(scg.Learned(fn,"
+                    f" phi)(node)) ({here()})"
+                )
 
     def unexplained(self, cost: Node) -> str | None:
         """How other runs of the same samples differ from the recorded one; None where they do not."""

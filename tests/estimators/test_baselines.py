@@ -420,3 +420,33 @@ def test_inputs_that_other_samples_lead_to_are_those_of_each_replicate(branch, s
     many = graph.gradients(rng=np.random.default_rng(1), replicates=400)
     single = [scg.trace(cost, t, np.random.default_rng(k)).gradients() for k in range(40)]
     assert set(np.round(single, 9)) <= set(np.round(many, 9))
+
+
+HELD = {
+    "inputs": lambda above: scg.ScoreFunction(scg.Learned(lambda phi, x: phi * x, np.array(3.0))(above.value)),
+    "a constant": lambda above: scg.ScoreFunction(scg.Constant(3 * float(above.value))),
+    "a temperature": lambda above: scg.REBAR(temperature=0.5 + float(above.value)),
+    "a choice by an if": lambda above: scg.ScoreFunction(scg.Constant(3.0 if above > 0 else 1.0)),
+    "nodes": lambda above: scg.ScoreFunction(scg.Learned(lambda phi, x: phi * x, np.array(3.0))(above)),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_an_estimator_that_is_made_of_a_number_of_one_run_is_refused_in_replicates(name):
+    """Behind an ``if`` on its own sample it would be another one in each way."""
+
+    def cost(t, rng):
+        above = coin(t, rng, None)
+        below = scg.sample(dist.Bernoulli(logits=t * above), HELD[name](above), rng=rng, name="below")
+        assert above.value >= 0
+        return 2 + above + below**2
+
+    t = np.array(0.3)
+    graph = scg.trace(cost, t, np.random.default_rng(0))
+    assert np.isfinite(scg.grad(cost)(t, np.random.default_rng(0)))
+    if name in ("a choice by an if", "nodes"):
+        assert scg.exact.moments(graph).mean == pytest.approx(scg.exact.gradient(graph), rel=1e-9)
+        return
+    for refused in (scg.exact.moments, lambda graph: graph.gradients(rng=np.random.default_rng(0), replicates=3)):
+        with pytest.raises(EstimatorError, match="below .*made of numbers of one run.*Learned"):
+            refused(scg.trace(cost, t, np.random.default_rng(0)))
