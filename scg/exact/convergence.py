@@ -12,6 +12,7 @@ from scg.exact.engine import Engine
 from scg.exact.leaf import ConvergenceError
 from scg.exact.nested import Nested
 from scg.exact.panels import Found, Panels
+from scg.exact.results import DIGITS
 from scg.exact.rules import ENDS, GAUSS, NESTED, PANELS, PIECES
 
 Arrays = list[np.ndarray]
@@ -33,7 +34,7 @@ def converged(engine: Engine, compute: Compute, rtol: float, squares: bool = Fal
     eps = engine.eps
     if not engine.adaptive:
         found, magnitudes = compute()
-        return found, max(eps, engine.missing) * max(magnitudes, default=0.0)
+        return found, max(DIGITS * eps, engine.missing) * max(magnitudes, default=0.0)
     rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(engine, compute, squares, rtol)
 
     def apart(a: Arrays, b: Arrays, magnitudes: list[float]) -> tuple[list[float], bool]:
@@ -60,7 +61,7 @@ def converged(engine: Engine, compute: Compute, rtol: float, squares: bool = Fal
             if last is not None:
                 moved, settled = apart(found, last, magnitudes)
                 if settled and (other := check.of(found, magnitudes, points, kind)) is not None:
-                    return found, max([*moved, *[eps * m for m in magnitudes], other], default=0.0)
+                    return found, max([*moved, *[DIGITS * eps * m for m in magnitudes], other], default=0.0)
                 closest = min(closest, max(moved))
             last = found
     alone = check.alone(rtol)

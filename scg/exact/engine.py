@@ -7,6 +7,7 @@ configurations. So the number of rows is that of the largest set, and n coins of
 take 2 n evaluations of parts, not 2^n of the whole.
 """
 
+import functools
 import itertools
 import math
 import time
@@ -97,10 +98,13 @@ class Engine:
             self.sets += sets
             self.places += [(k, e) for e in range(len(sets))]
 
-    @property
+    @functools.cached_property
     def eps(self) -> float:
-        """The rounding of what is integrated."""
-        return max([float(np.finfo(n.dtype).eps) for n in self.roots if n.dtype.kind == "f"], default=2e-16)
+        """The rounding of what is integrated, and of what it is made of: samples of float32 in a cost of float64."""
+        ties = [tie for tie, leaf in zip(self.ties, self.leaves, strict=True) if leaf.adaptive]
+        varying = set().union(*ties) if ties else set()
+        nodes = [*self.roots, *[n for n in self.order if n.id in varying and type(n.raw) is not tuple]]
+        return max([float(np.finfo(n.dtype).eps) for n in nodes if n.dtype.kind == "f"], default=2e-16)
 
     @property
     def leading(self) -> list[Node]:

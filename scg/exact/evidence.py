@@ -18,7 +18,7 @@ from scg.exact.means import expectation, slope_of, wider
 from scg.exact.means import gradient as slope_over
 from scg.exact.models import deadline_after, graph_of, names_of, values_in
 from scg.exact.paths import guards_on_draws
-from scg.exact.results import BUDGET, RTOL, Exact
+from scg.exact.results import BUDGET, RTOL, resulting
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
 from scg.stochastic.resampling import resample
@@ -105,7 +105,7 @@ def log_evidence(
     if gradient:
         typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
         result = value, rebuild(graph.parameters, iter(typed))
-    return Exact(result, error, evaluations, wider(widths)) if full else result
+    return resulting(result, error, evaluations, wider(widths)) if full else result
 
 
 def _about_the_largest(cost: Node) -> float:

@@ -19,7 +19,7 @@ from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
 from scg.exact.models import deadline_after, graph_of, names_of, refuse_flux, values_in
 from scg.exact.paths import on_its_way, ways
-from scg.exact.results import BUDGET, RTOL, Exact, Part
+from scg.exact.results import BUDGET, RTOL, Part, resulting
 from scg.exact.values import rounded_share
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
@@ -54,7 +54,7 @@ def expectation(
 
     (value,), error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     value = np.asarray(value, graph.cost.dtype if graph.cost.dtype.kind == "f" else float)[()]
-    return Exact(value, error, evaluations, width) if full else value
+    return resulting(value, error, evaluations, width) if full else value
 
 
 def gradient(
@@ -96,7 +96,7 @@ def gradient(
         graph.parameters,
         iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]),
     )
-    return Exact(result, error, evaluations, width) if full else result
+    return resulting(result, error, evaluations, width) if full else result
 
 
 def hessian(
@@ -158,7 +158,7 @@ def hessian(
             ]
         ),
     )
-    return Exact(result, error, evaluations, width) if full else result
+    return resulting(result, error, evaluations, width) if full else result
 
 
 def over_ways(graph: Graph, one: Callable[[Graph, bool], Part], budget: int, rtol: float, deadline: float) -> Part:

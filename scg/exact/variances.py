@@ -16,7 +16,7 @@ from scg.exact.leaf import ConvergenceError
 from scg.exact.means import magnitudes, mass_by, over_ways
 from scg.exact.models import deadline_after, graph_of, names_of
 from scg.exact.paths import along_its_way, guards_on_draws
-from scg.exact.results import BUDGET, RTOL, Exact, Moments, Part
+from scg.exact.results import BUDGET, RTOL, Moments, Part, resulting
 from scg.exact.sets import overlapping
 from scg.exact.values import as_values
 from scg.stochastic.costs import as_replicates
@@ -64,7 +64,7 @@ def moments(
         found = [*found[:count], *[np.maximum(v - m * m, 0) for m, v in zip(found[:count], found[count:], strict=True)]]
     found = [np.asarray(x, t.dtype) for x, (_, t) in zip(found, [*leaves(graph.parameters)] * 2, strict=True)]
     result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[:count], found[count:])])
-    return Exact(result, error, evaluations, width) if full else result
+    return resulting(result, error, evaluations, width) if full else result
 
 
 class _States:
