@@ -299,7 +299,20 @@ derivatives(sp.log1p, lambda out, x: 1 / (1 + x), cuts=lambda x: cut_at_zero(1 +
 derivatives(sp.cbrt, lambda out, x: 1 / (3 * (out * out)))
 derivatives(sp.cosm1, lambda out, x: -np.sin(x))
 derivatives(sp.powm1, lambda out, x, y: power_in_base(x, y), lambda out, x, y: power_in_exponent(x, y))
-derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
+
+
+def _moment(z):
+    """int_0^1 t exp(z t) dt = (1 + (z - 1) e^z) / z^2 = 1F1(2; 3; z) / 2: by the first beyond |z| = 1, for SciPy's
+    1F1 goes on for ever where z is 1e100."""
+    far = np.absolute(z) > 1
+    near, far_off = np.where(far, 0, z), np.where(far, z, 1)
+    least = np.maximum(far_off, -800)  # e^z is zero below
+    most = np.minimum(least, 800)  # and infinite above
+    outer = (1 + (most - 1) * np.exp(most)) / np.square(np.where(far_off < 0, far_off, most))
+    return np.where(far, outer, 0.5 * sp.hyp1f1(2.0, 3.0, near))
+
+
+derivatives(sp.exprel, lambda out, x: _moment(x))
 derivatives(
     sp.xlogy,
     lambda out, x, y: _log(x, y),
@@ -323,15 +336,24 @@ derivatives(
     lambda out, x, y: _log_over(x, y, 0),
     lambda out, x, y: 1 - _over(x, y),
 )
+
+
+def _in_exponent(y, lmbda):
+    """d/dl (exp(l y) - 1) / l = y^2 int_0^1 t exp(l y t) dt, y = log x; where exp(l y) is 0 it is that of -1 / l."""
+    gone = np.isinf(y) & (lmbda * np.sign(y) < 0)
+    z = np.where((lmbda == 0) | gone, 0, lmbda * y)
+    return np.where(gone, 1 / np.square(np.where(gone, lmbda, 1)), np.square(y) * _moment(z))
+
+
 derivatives(
     sp.boxcox,
     lambda out, x, lmbda: np.power(x, lmbda - 1),
-    lambda out, x, lmbda: 0.5 * np.square(np.log(x)) * sp.hyp1f1(2.0, 3.0, lmbda * np.log(x)),
+    lambda out, x, lmbda: _in_exponent(np.log(x), lmbda),
 )
 derivatives(
     sp.boxcox1p,
     lambda out, x, lmbda: np.exp((lmbda - 1) * np.log1p(x)),
-    lambda out, x, lmbda: 0.5 * np.square(np.log1p(x)) * sp.hyp1f1(2.0, 3.0, lmbda * np.log1p(x)),
+    lambda out, x, lmbda: _in_exponent(np.log1p(x), lmbda),
 )
 for _fn, _one in ((sp.inv_boxcox, 0), (sp.inv_boxcox1p, 1)):  # log(out) = y 2F1(1, 1; 2; -lmbda y)
     derivatives(

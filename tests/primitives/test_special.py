@@ -274,6 +274,15 @@ def test_derivatives_in_tails_and_at_removable_singularities(fn, x, expected):
         (sp.xlog1py, (0.0, -1.0), (0, 0)),
         (sp.rel_entr, (0.0, 0.0), (0, 0)),
         (sp.kl_div, (0.0, 0.0), (0, 1)),
+        (sp.boxcox, (0.0, 0.5), (INF, 4)),
+        (sp.boxcox, (0.0, -0.5), (INF, INF)),
+        (sp.boxcox, (0.0, 0.0), (INF, INF)),
+        (sp.boxcox, (INF, -0.5), (0, 4)),
+        (sp.boxcox1p, (-1.0, 0.5), (INF, 4)),
+        (sp.exprel, (INF,), (INF,)),
+        (sp.exprel, (1e100,), (INF,)),
+        (sp.exprel, (-INF,), (0,)),
+        (sp.exprel, (0.0,), (0.5,)),
         (sp.huber, (1.0, 3.0), (2, 1)),
         (sp.huber, (1.0, -0.5), (0, -0.5)),
     ],
@@ -281,6 +290,18 @@ def test_derivatives_in_tails_and_at_removable_singularities(fn, x, expected):
 def test_kinks_and_corners(fn, args, expected):
     found = slope(fn, *args, argnums=range(len(args)))
     np.testing.assert_allclose(found, expected, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("z", [-900.0, -30.0, -1.5, -1.0, -0.9, 1e-9, 0.5, 1.0, 1.1, 40.0])
+def test_exprel_and_boxcox_have_the_derivatives_of_their_integrals(z):
+    """int_0^1 t^k e^(z t) dt, k = 1 and 2: of exprel(z), and of boxcox at lambda = z, x = e."""
+    with mpmath.workdps(30):
+        expected = [float(mpmath.quad(lambda t, k=k: t**k * mpmath.e ** (z * t), [0, 0.5, 1])) for k in (1, 2)]
+        if z < -100:
+            expected = [1 / z**2, -2 / z**3]
+    for fn in (sp.exprel, lambda l: sp.boxcox(math.e, l)):
+        found = scg.grad(fn)(np.array(z)), scg.grad(scg.grad(fn))(np.array(z))
+        np.testing.assert_allclose(found, expected, 1e-12)
 
 
 def test_mixed_second_derivative_of_a_power_at_exponent_zero():
