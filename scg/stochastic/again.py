@@ -61,7 +61,7 @@ class Again:
             with overridden(bindings):
                 return run(self.fn, args, kwargs, chosen)
 
-        return again
+        return Program(again)
 
     def once(
         self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]

@@ -16,12 +16,16 @@ import numpy as np
 from scg.core.aliases import Result, Shape
 from scg.core.ambient import unplanned
 from scg.core.ancestry import ancestors
-from scg.core.node import Node, Value
-from scg.errors import GuardError
+from scg.core.leaves import parameter
+from scg.core.node import Node, Value, record
+from scg.core.operands import frozen
+from scg.errors import GuardError, here
+from scg.primitives.layout import stop_gradient
+from scg.stochastic.alongside import Alongside
 from scg.stochastic.formulas import box, score
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import Site, turn_of
-from scg.stochastic.tape import Beside, Program, Turn
+from scg.stochastic.tape import TAPE, Beside, Program, Tape, Turn, elsewhere
 from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import Tie, gather, mixed_axes, spread, unpicked
 
@@ -209,7 +213,10 @@ class Costs:
         return total * box(_later(score(self.node), axes, tie.picks)) if self.higher else total
 
     def _evaluated(self, values: Result, parts: list[Result]) -> list[Result]:
-        values = np.asarray(values, self.node.dtype) if type(values) is not Node else values
+        if type(values) is not Node:
+            values = np.asarray(values, self.node.dtype)
+            if self.graph and self._whole:  # a node, on which an `if` may look
+                values = record(stop_gradient, (frozen(values),), {"own": True}, frozen(values))
         values = np.broadcast_to(values, (values.shape[0], *self.node.shape))
         found = self._again(parts, values, self.graph)
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
@@ -219,34 +226,67 @@ class Costs:
     ) -> list[Result]:
         """The terms of some costs at other values of the sample."""
         terms, coupled, made = [term for term, _, _ in parts], coupled and self._couples, dict[Turn, Result]()
+        tape = TAPE.get() or Tape()
+        turn = tape.turn("elsewhere")  # what is drawn here has turns of its own, whichever way this goes
+        token = TAPE.set(tape.within(turn))
         try:
+            if graph and tape.has_alone(turn):
+                raise GuardError(f"in another replicate an `if` came out otherwise ({here()})")
             found: list[Result] = resample(
-                terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled, made=made
+                terms,
+                {self.node: values},
+                [self.node],
+                create_graph=graph,
+                coupled=coupled,
+                made=made,
+                prefix=elsewhere(turn),
             )
         except GuardError:
             if not self._whole or slope:
                 raise
             unplanned(RUNS_AGAIN)
-            given: Result = getattr(values, "raw", values)
+            given: Result = values if graph else getattr(values, "raw", values)
             each = [{t: v[r] if led else v for t, (v, led) in made.items()} for r in range(len(given))]
-            turn = self._turn
-            found = [np.stack([self.another({**m, turn: x}, coupled) for m, x in zip(each, given, strict=True)])]
+            run = functools.partial(self._alongside, tape=tape, turn=turn) if graph else self._beside
+            found = [np.stack([run(m, x, coupled, k) for k, (m, x) in enumerate(zip(each, given, strict=True))])]
+        finally:
+            TAPE.reset(token)
         return [f - self._rest for f in found] if self._whole else found
 
     @property
     def _turn(self) -> Turn:
         return self.site.turn or ("", 0)  # of none
 
+    def _beside(self, made: Mapping[Turn, Result], value: np.ndarray, coupled: bool, k: int) -> np.ndarray:
+        return self.another({**made, self._turn: value}, coupled)
+
+    def _alongside(
+        self, made: Mapping[Turn, Result], value: Node, coupled: bool, k: int, tape: Tape, turn: Turn
+    ) -> Node:
+        """``another``, of nodes."""
+        program, recorded = self._runs_again()
+        beside = Alongside(made, recorded, self.node, coupled, value, elsewhere(turn, k), tape.chosen)
+        cost = program.run(beside, self.rng)
+        program.alone |= beside.alone
+        return cost if type(cost) is Node else parameter(np.asarray(cost, self.cost.dtype))
+
     def another(self, made: Mapping[Turn, Result], coupled: bool) -> np.ndarray:
         """The cost of a run of its function beside the recorded one, with what was ``made`` for it before an ``if``
         came out otherwise; GuardError where it is not known how to run the function again."""
+        program, recorded = self._runs_again()
+        program.alone |= self.graph
+        cost = program.run(Beside(made, recorded, self.node, coupled), self.rng)
+        return np.asarray(getattr(cost, "raw", cost), self.cost.dtype)
+
+    def _runs_again(self) -> tuple[Program, dict[Turn, Node]]:
+        """How to run the function again, and the random numbers of the recorded run; raises the error that is being
+        handled where that is not known."""
         nodes = [(t, n) for n in ancestors([self.cost], self._floor, guards=True) if (t := turn_of(n)) is not None]
         recorded = dict(nodes)
         known = recorded.get(self._turn) is self.node and len(recorded) == len(nodes)  # all of one run
         if self._program is None or self.site.replicate_axes or not known:
             raise
-        cost = self._program(Beside(made, recorded, self.node, coupled), self.rng)
-        return np.asarray(getattr(cost, "raw", cost), self.cost.dtype)
+        return self._program, recorded
 
 
 def change(downs: Sequence[Costs], steps: list[Value]) -> Value:

@@ -289,11 +289,14 @@ class Graph(Pictured):
     @cached_property
     def recorded(self) -> list[Value]:
         """The gradient as nodes, which a replay with other samples evaluates."""
+        return self._recorded(None)
+
+    def _recorded(self, program: Program | None) -> list[Value]:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
             with as_replicates(self.first), watching(surrogate, *own_formulas(self.stochastic)) as watch:
-                loss = surrogate(self.cost, 1, self.floor, graph=True)
+                loss = surrogate(self.cost, 1, self.floor, graph=True, program=program)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
             RECORDER.reset(token)
@@ -436,18 +439,13 @@ class Graph(Pictured):
             return [leaf for _, leaf in leaves(self._traced(rng, chosen))]
 
         group = Group(np.arange(size), made or {})
-        together = self._constants is None and not self.runs_again and not estimators_from_outside(self.stochastic)
-        parts = parted(
-            group,
-            [*self.recorded, self.cost] if together else None,
-            rng,
-            functools.partial(self._recording, rng),
-            single,
-        )
+        together = self._constants is None and not estimators_from_outside(self.stochastic)
+        record = functools.partial(self._recording, rng) if together else None
+        known = [*self.recorded, self.cost] if together and not self.runs_again else None
         with as_replicates(self.first):
-            for rows, gradients in parts:
+            for some, gradients in parted(group, known, rng, record, single):
                 for whole, part in zip(out, gradients, strict=True):
-                    whole[rows] = part
+                    whole[some.rows] = part
         return rebuild(self.parameters, iter(out))
 
     def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":
@@ -464,17 +462,19 @@ class Graph(Pictured):
 
     def _recording(self, rng: np.random.Generator, chosen: Mapping[Turn, np.ndarray]) -> Recording | None:
         """That of a run in which some random numbers are ``chosen``; None where other replicates cannot go on by it."""
-        values = Chosen(chosen)
-        found = self.again.recording(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings, values)
+        values, given = Chosen(chosen), map_leaves(lambda node: node.value, self.parameters)
+        found = self.again.recording(given, rng, self.bindings, values)
         if found is None or estimators_from_outside((way := Graph(*found)).stochastic):
             return None
+        program = self.again.program(way.parameters, self.bindings)
         token = TAPE.set(Tape(values))
         try:
-            return [*way.recorded, way.cost]
+            gradient = way._recorded(program)
         except GuardError:
             return None
         finally:
             TAPE.reset(token)
+        return None if program.alone else [*gradient, way.cost]
 
     def _traced(self, rng: np.random.Generator, chosen: Mapping[Turn, np.ndarray]) -> Result:
         if self.again is None:

@@ -87,7 +87,7 @@ def run(fn: Function, args: Sequence[object], kwargs: Keywords, chosen: Chosen |
     ``chosen``."""
     if chosen is None and TAPE.get() is not None:
         return _run(fn, args, kwargs)
-    token, taken = TAPE.set(Tape(chosen)), TAKEN.set([])
+    token, taken = TAPE.set(Tape(chosen, "" if chosen is None else chosen.prefix)), TAKEN.set([])
     try:
         result = _run(fn, args, kwargs)
         if type(result) is not Node and isinstance(result, (int, float, np.number, np.ndarray)):

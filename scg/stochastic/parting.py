@@ -44,30 +44,29 @@ def parted(
     group: Group,
     recording: Recording | None,
     rng: np.random.Generator,
-    record: Callable[[dict[Turn, np.ndarray]], Recording | None],
+    record: Callable[[dict[Turn, np.ndarray]], Recording | None] | None,
     single: Callable[[dict[Turn, np.ndarray]], list[np.ndarray]],
-) -> Iterator[tuple[np.ndarray, list[Result]]]:
-    """The gradients of some replicates: (rows, gradients), each gradient with an axis for the rows, or without where it
-    is one.
+) -> Iterator[tuple[Group, list[Result]]]:
+    """The gradients of some replicates: (group, gradients), each gradient with an axis for the group's rows, or without
+    where it is one; a later one of a replicate stands for the earlier.
 
-    ``recording`` is of one way through the function, that some of them may take; None where they all are run one by
-    one. ``record`` runs the function again with what one replicate has; None where others cannot go on by that.
-    ``single`` gives a gradient alone.
+    ``recording`` is of one way through the function, that some of them may take. ``record`` runs it again with what one
+    replicate has; it is, or returns, None where others cannot go on by that. ``single`` gives a gradient alone.
     """
     waiting: list[Group] = []
-    if recording is None:
-        waiting, record = [group], lambda chosen: None
+    if recording is None or record is None:
+        waiting = [group]
     else:
         yield from _along(recording, group, rng, waiting, single)
     while waiting:
         group = waiting.pop()
-        found = record(group.of(0)) if len(group.rows) > _FEW else None
+        found = record(group.of(0)) if record is not None and len(group.rows) > _FEW else None
         if found is not None:
-            yield group.rows[:1], [np.asarray(getattr(g, "raw", g)) for g in found[:-1]]
+            yield group.at(slice(0, 1)), [np.asarray(getattr(g, "raw", g)) for g in found[:-1]]
             yield from _along(found, group.at(slice(1, None)), rng, waiting, single)
             continue
         for k in range(len(group.rows)):
-            yield group.rows[k : k + 1], single(group.of(k))
+            yield group.at(slice(k, k + 1)), single(group.of(k))
 
 
 def _along(
@@ -76,7 +75,7 @@ def _along(
     rng: np.random.Generator,
     waiting: list[Group],
     single: Callable[[dict[Turn, np.ndarray]], list[np.ndarray]],
-) -> Iterator[tuple[np.ndarray, list[Result]]]:
+) -> Iterator[tuple[Group, list[Result]]]:
     """The gradients of those that take one way; the others are ``waiting``."""
     nodes = [g for g in recording if type(g) is Node]
     while count := len(group.rows):
@@ -94,9 +93,9 @@ def _along(
             continue
         values = iter(new)
         found = [next(values) if type(g) is Node else np.broadcast_to(g, (count, *np.shape(g))) for g in recording[:-1]]
-        yield group.rows, found
         group = Group(group.rows, {**group.made, **made})
+        yield group, found
         finite = np.all([np.isfinite(np.reshape(g, (count, -1))).all(axis=1) for g in found], axis=0)
         for k in np.flatnonzero(~finite).tolist():  # a zero may have to absorb what this recording did not meet
-            yield group.rows[k : k + 1], single(group.of(k))
+            yield group.at(slice(k, k + 1)), single(group.of(k))
         return

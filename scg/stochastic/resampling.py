@@ -35,7 +35,7 @@ from scg.stochastic.sites import (
     place,
     turn_of,
 )
-from scg.stochastic.tape import Turn
+from scg.stochastic.tape import TAPE, Turn, together
 
 
 def resample(
@@ -53,6 +53,7 @@ def resample(
     steps: Mapping[int, Result] | None = None,
     made: dict[Turn, Result] | None = None,
     given: Mapping[Turn, Result] | None = None,
+    prefix: str = "",
 ) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
@@ -63,7 +64,8 @@ def resample(
     the randomness of the one that is there, where its distribution says how. ``steps`` are added to samples (by id);
     samples before the first step that is not zero stay. ``checked``: ScgValueError where a sample would have parameters
     that its distribution refuses. What is drawn enters ``made`` by its turn, also where an ``if`` then comes out
-    otherwise: (value, whether it has a replicate axis). What is ``given``, likewise, is not drawn.
+    otherwise: (value, whether it has a replicate axis). What is ``given``, likewise, is not drawn. Samples that are
+    drawn because their parameters have changed have turns of their own, which begin with ``prefix``.
     """
     table, leading, length = replaced(replacements, batched)
     steps = steps or {}
@@ -81,6 +83,7 @@ def resample(
         steps=steps,
         made=made,
         given=given or {},
+        prefix=prefix,
     )
     oldest = -1 if again.everything or not (table or steps) else min([*table, *steps])
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
@@ -130,6 +133,7 @@ class _Again:
     steps: Mapping[int, Result] = field(default_factory=dict)
     made: dict[Turn, Result] | None = None
     given: Mapping[Turn, Result] = field(default_factory=dict)
+    prefix: str = ""
     same: set[int] = field(default_factory=set)
     sites: dict[int, tuple[Site, bool, bool]] | None = None
     moved: Result = False  # by replicate, whether a sample has made its step
@@ -150,7 +154,7 @@ class _Again:
             return NotImplemented
         if self.coupled and not noise and is_given(node.statics["site"].distribution):
             return None  # it stays, and so does the sample that it made, unless that is made again
-        known = self.given.get(turn) if self.given and (turn := turn_of(node)) else None
+        known = _given(self.given, turn) if self.given and (turn := turn_of(node)) else None
         if known is not None:
             made, led = known
             if led:
@@ -257,8 +261,10 @@ class _Again:
             return self._kept(_held(node, fresh, self._given(node)))
         if rng is None and not moved and _is_plain(estimator) and _is_plain(site.estimator):
             return _held(node, fresh, node.raw)  # the same value under another estimator
-        fresh = replace(fresh, rng=rng or site.rng, turn=site.turn if self.everything else None)
-        return place(fresh) if self.create_graph else drawn(fresh, out)
+        fresh = replace(fresh, rng=rng or site.rng, turn=site.turn if self.everything else self._turn(site))
+        if not self.create_graph:
+            return drawn(fresh, out)
+        return place(fresh) if self.everything else place(fresh, _chosen(fresh.turn))
 
     def _given(self, node: Node) -> np.ndarray:
         """The value that a sample is to have."""
@@ -291,7 +297,28 @@ class _Again:
             return made.sample(site.rng) if isinstance(made, Distribution) else made
         if not isinstance(made, Distribution):
             return made if made is None else _made_again(node, site, made)
-        return _made_again(node, site, place(Site(made, Accounted(), site.rng, (), None, site.replicate_axes)))
+        turn = self._turn(site, " coupled")
+        inner = Site(made, Accounted(), site.rng, (), None, site.replicate_axes, turn=turn)
+        return _made_again(node, site, place(inner, _chosen(turn)))
+
+    def _turn(self, site: Site, suffix: str = "") -> Turn | None:
+        """The turn of a sample that is made because its parameters have changed."""
+        return (self.prefix + site.turn[0] + suffix, site.turn[1]) if self.prefix and site.turn else None
+
+
+def _chosen(turn: Turn | None) -> Result:
+    """The value that is chosen for a sample of a turn, if any."""
+    tape = TAPE.get()
+    return None if turn is None or tape is None or tape.chosen is None else tape.chosen.values.get(turn)
+
+
+def _given(given: Mapping[Turn, Result], turn: Turn) -> Result:
+    """What is given for a turn; (value, whether it has a replicate axis)."""
+    known = given.get(turn)
+    if known is None and (every := together(turn)) is not None and every[0] in given:
+        value, led = given[every[0]]
+        return (value[:, every[1]] if led else value[every[1]]), led
+    return known
 
 
 def _held(node: Node, site: Site, value: Value) -> Node:

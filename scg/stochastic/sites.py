@@ -258,12 +258,14 @@ def sample(
     return place(site)
 
 
-def place(site: Site) -> Node:
-    """Draw a declared site and record it as a node."""
-    watch, tape, value = WATCH.get(), TAPE.get(), None
+def place(site: Site, value: Result = None) -> Node:
+    """Draw a declared site, unless a ``value`` is given, and record it as a node."""
+    watch, tape = WATCH.get(), TAPE.get()
     if tape is not None and site.turn is None:
         site = replace(site, turn=tape.turn(site.name or type(site.distribution).__name__))
         value = None if tape.chosen is None else tape.chosen.draw(site)
+        if type(value) is Node:
+            return value
     return _place(site, value) if watch is None else watch.draw(site.rng, _place, site, value)
 
 
@@ -375,6 +377,8 @@ def _noise(
     if tape is not None and turn is None:
         turn = tape.turn(type(distribution).__name__)
         value = None if tape.chosen is None else tape.chosen.noise(distribution, shape, turn)
+        if type(value) is Node:
+            return value
     statics: Statics = {"distribution": distribution, "shape": shape}
     if turn is not None:
         statics["turn"] = turn

@@ -21,7 +21,7 @@ from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, posit
 from scg.stochastic.nested import paired
 from scg.stochastic.steps import refuse_own_steps
 from scg.stochastic.surrogate import expanded
-from scg.stochastic.tape import TAPE, Chosen
+from scg.stochastic.tape import TAPE, Chosen, Program
 from scg.transforms.runs import finish, floor_of, is_nested
 
 
@@ -79,7 +79,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
         alone = TAPE.get() is None
         called = _split(fn, given) if has_aux else fn
 
-        def program(chosen: Chosen, rng: np.random.Generator) -> Value:
+        def cost_again(chosen: Chosen, rng: np.random.Generator) -> Value:
             again = run(called, lifted, kwargs, chosen)
             return again[0] if has_aux else again
 
@@ -100,7 +100,9 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
         nested, recorder = is_nested(cost, inputs, known), RECORDER.get()
         graph = nested or recorder is not None
         loss, drawn = (
-            expanded(cost, None if nested else 1, floor, graph, known, program if alone and not graph else None)
+            expanded(
+                cost, None if nested else 1, floor, graph, known, Program(cost_again) if alone and not graph else None
+            )
             if known.chosen
             else (cost, [])
         )
