@@ -104,7 +104,10 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
         a, b = self.concentration1, self.concentration0
 
         def density(z: Numeric) -> Numeric:
-            return log(a) + log(b) + xlogy(a - 1, z) + xlogy(b - 1, -np.expm1(xlogy(a, z)))
+            x = xlogy(a, z)
+            end = x == 0
+            rest = np.where(end, xlogy(b - 1, 0 * z), (b - 1) * log1mexp(np.where(end, -1, x)))
+            return log(a) + log(b) + xlogy(a - 1, z) + rest
 
         value = real_array(value)
         with np.errstate(divide="ignore"):

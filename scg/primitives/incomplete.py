@@ -143,7 +143,7 @@ def _beta_score(a, b, x, y):
     out = np.full(x.shape, np.nan)
     proper = (a > 0) & (b > 0)
     out[proper & ((x == 0) | (y == 0))] = 0
-    mean = _mean_log(a, b)
+    mean = mean_log(a, b)
     # at an end I = x^a / (a B(a, b)) and 1 - I = y^b / (b B(a, b)), both times 1 + O((a + b) x y)
     first, last = proper & (x > 0) & ((1 + b) * x < 1e-20), proper & (y > 0) & ((1 + a) * y < 1e-20)
     out[first] = (np.exp(a * np.log(x) - np.log(a) - sp.betaln(a, b)) * (np.log(x) - 1 / a - mean))[first]
@@ -160,7 +160,7 @@ def _beta_score(a, b, x, y):
         for _ in range(4):
             small = grown < 4
             front = _beta_front(at, bt, xt, yt) / grown
-            slope = np.log(xt) - _mean_log(at, bt) - p / at
+            slope = np.log(xt) - mean_log(at, bt) - p / at
             total += np.where(small, front * (slope if p else -slope), 0)
             grown += small
         out[tail] = total - (_beta_lower if p else _beta_upper)(at, bt, xt, yt)
@@ -169,14 +169,14 @@ def _beta_score(a, b, x, y):
 
 def _beta_lower(a, b, x, y):
     """int_0^x (E log t - log t) p(t) dt by t = x exp(-s)."""
-    gap = _mean_log(a, b) - np.log(x)
+    gap = mean_log(a, b) - np.log(x)
     front = _beta_front(a, b, x, y) / y
     return front * _half_line(lambda s: (gap + s) * np.exp(-a * s + (b - 1) * np.log1p(-x / y * np.expm1(-s))), a, x, y)
 
 
 def _beta_upper(a, b, x, y):
     """int_x^1 (log t - E log t) p(t) dt by 1 - t = y exp(-s)."""
-    mean = _mean_log(a, b)
+    mean = mean_log(a, b)
     front = _beta_front(a, b, x, y) / x
 
     def integrand(s):
@@ -186,8 +186,8 @@ def _beta_upper(a, b, x, y):
     return front * _half_line(integrand, b, y, x)
 
 
-def _mean_log(a, b):
-    """E log t = digamma(a) - digamma(a+b), which would cancel where b << a.
+def mean_log(a, b):
+    """E log t of the beta distribution, digamma(a) - digamma(a+b), which would cancel where b << a.
 
     By recurrence to a > 12, and there by Stirling's series, term by term.
     """

@@ -26,7 +26,15 @@ from scg.primitives.elementwise import (
     power_in_exponent,
     sigmoid,
 )
-from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
+from scg.primitives.incomplete import (
+    betainc_pdf,
+    betainc_score,
+    betainc_score_b,
+    gammainc_pdf,
+    gammainc_score,
+    mean_log,
+    on_flat_doubles,
+)
 
 ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
@@ -139,15 +147,33 @@ derivatives(sp.loggamma, lambda out, x: sp.digamma(x), cuts=cut_at_zero)
 derivatives(sp.rgamma, _rgamma_slope)
 derivatives(sp.digamma, lambda out, x: polygamma(x, n=1), steps=between_poles)
 derivatives(sp.gammasgn, None)
+
+
+def _fall(a, b):
+    out = sp.digamma(a) - sp.digamma(a + b)
+    small = (a > 0) & (b > 0) & (b < 0.01 * a)  # there the two cancel
+    if small.any():
+        out[small] = mean_log(a[small], b[small])
+    return out
+
+
+fall: Primitive = primitive(
+    on_flat_doubles(_fall),
+    elementwise,
+    lambda g, out, a, b: g * (polygamma(a, n=1) - polygamma(a + b, n=1)),
+    lambda g, out, a, b: -g * polygamma(a + b, n=1),
+    name="fall",
+    steps=lambda a, b: between_poles(a) + math.pi * between_poles(a + b),
+)
+"""digamma(a) - digamma(a + b), also where b is much less than a: in float32 0 for a = 1e8, b = 1, which is -1e-8."""
+
 derivatives(
     sp.beta,
-    lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)),
-    lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)),
+    lambda out, a, b: out * fall(a, b),
+    lambda out, a, b: out * fall(b, a),
     steps=lambda a, b: between_poles(a) + math.pi * between_poles(b),
 )
-derivatives(
-    sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b)
-)
+derivatives(sp.betaln, lambda out, a, b: fall(a, b), lambda out, a, b: fall(b, a))
 zeta = derivatives(sp._ufuncs._zeta, "x", lambda out, x, q: -x * sp.zeta(x + 1, q), name="zeta")
 
 
