@@ -54,6 +54,11 @@ class Parameterized:
     def _tied(self) -> None:
         """Raise ScgValueError where parameters do not fit each other, by ``_require``."""
 
+    def require_checked(self) -> None:
+        """Check parameters that were not yet: a constructor of its own may not have done so."""
+        if getattr(self, "_batch_shape", None) is None:
+            self.__post_init__()
+
     def recheck(self) -> None:
         """Raise ScgValueError where a parameter is outside its constraint: for what ``replaced`` has made of parameters
         that are not known to be good."""
@@ -191,7 +196,8 @@ class Parameterized:
                 return f"{value.dtype}{list(value.shape)}"
             return f"{value.raw if type(value) is Node else value}"
 
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        names = [f.name for f in dataclasses.fields(self)] if dataclasses.is_dataclass(self) else list(self.constraints)
+        given = {name: getattr(self, name) for name in names}
         return f"{type(self).__name__}({', '.join(f'{name}={short(p)}' for name, p in given.items() if p is not None)})"
 
 

@@ -68,6 +68,11 @@ def refuse_no_estimators(
         )
     wanted = {**(estimators or {}), **named}
     for name, estimator in wanted.items():
+        if not isinstance(name, str):
+            raise ScgTypeError(
+                f"bind: a key is the name of a stochastic node, or a pattern, got {described((name,))}: write"
+                f" {{'b': scg.DisARM()}} ({here()})"
+            )
         if not isinstance(estimator, Estimator):
             is_class = isinstance(estimator, type) and issubclass(estimator, Estimator)
             hint = f": write {estimator.__name__}()" if is_class else ""

@@ -228,6 +228,7 @@ def sample(
         got = f"the class {distribution.__name__}" if kind else described((distribution,))
         way = f"write {distribution.__name__}(...), with its parameters" if kind else "use scg.distributions"
         raise ScgTypeError(f"sample needs a distribution, got {got}: {way} ({here()})")
+    distribution.require_checked()
     if not isinstance(estimator, Estimator):
         hint = (
             f"{estimator.__name__}()"

@@ -150,6 +150,8 @@ def sweep(
             f"sweep needs a function of the value that returns a graph or a function, got {type(make).__name__}"
             f" ({here()})"
         )
+    if not np.iterable(values):
+        raise ScgTypeError(f"sweep needs a sequence of values, got {values!r} ({here()})")
     values = tuple(values)
     if not values:
         raise ScgValueError(f"sweep needs values, got none ({here()})")

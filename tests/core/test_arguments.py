@@ -23,6 +23,20 @@ def seeded():
 
 GRAPH = scg.trace(cost, X, rng=seeded())
 
+
+class Shifted(scg.extend.Distribution, scg.extend.FixedSupport):
+    """N(loc, 1), whose own constructor checks nothing: the gradient by loc would be zero."""
+
+    def __init__(self, loc):
+        self.loc = loc
+
+    def sample(self, rng, shape=()):
+        return rng.normal(size=shape) + np.asarray(getattr(self.loc, "value", self.loc))
+
+    def log_prob(self, value):
+        return -((value - self.loc) ** 2) / 2 - 0.5 * np.log(2 * np.pi)
+
+
 # the call, words of the message
 MISTAKES = {
     "a cost that was computed": (lambda: scg.grad(cost(X, seeded())), "the function itself, .* scg.grad"),
@@ -57,6 +71,18 @@ MISTAKES = {
     ),
     "a flag": (lambda: scg.optim.SGD(X.copy(), 0.1, 0.9, nesterov="no"), "nesterov must be True or False, got 'no'"),
     "no generator": (lambda: dist.Normal(0.0, 1.0).sample(), r"needs rng=np.random.default_rng\(seed\), got nothing"),
+    "a node as a key": (
+        lambda: GRAPH.bind({GRAPH.stochastic["b"]: scg.DisARM()}),
+        r"a key is the name of a stochastic node, or a pattern, got float64\[3\]",
+    ),
+    "one value": (
+        lambda: scg.variance.sweep(lambda n: GRAPH, 3, {"a": {}}, rng=seeded()),
+        "a sequence of values, got 3",
+    ),
+    "a parameter without a name": (
+        lambda: scg.sample(Shifted(scg.parameter(1.0)), scg.ScoreFunction(), rng=seeded()),
+        "Shifted: loc is a Node, so it is a parameter: name it in constraints",
+    ),
     "no graph": (lambda: scg.testing.bindings(3), "a graph or a program, got int"),
     "no nodes": (lambda: scg.testing.graphs(nodes=0), "nodes must be at least 1, got 0"),
     "a graph of integers": (lambda: scg.testing.graphs(dtype=int), "a floating-point dtype, got int64"),
