@@ -1,6 +1,7 @@
 """The laws of the surrogate, over drawn graphs: each of some thousand finite graphs is held to them, by enumeration of
 all that can happen."""
 
+import copy
 import itertools
 import types
 
@@ -16,6 +17,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.core.tree import leaves
 from scg.exact import expectation, gradient, moments
+from scg.stochastic.bindings import overridden
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.resampling import resample
 from scg.stochastic.terms import Terms, weighted
@@ -188,6 +190,7 @@ def pulled(graph, nodes):
 @given(graphs(), SEEDS)
 def test_a_replicate_is_a_single_run_with_its_noise(graph, seed):
     targets = targets_of(graph)
+    together = graph.gradients(rng=np.random.default_rng(seed), replicates=3)  # first: a surrogate teaches baselines
     loss = scg.surrogate(graph.cost, 1, graph=True)
     recorded = [g for g in pull([loss], [np.ones((), loss.dtype)], targets, True) if isinstance(g, Node)]
     noise = leaves_of(recorded) if recorded else []
@@ -196,7 +199,6 @@ def test_a_replicate_is_a_single_run_with_its_noise(graph, seed):
         single = replay(recorded, {leaf: value[r] for leaf, value in zip(noise, values, strict=True)})
         for g, x, y in zip(recorded, new, single, strict=True):
             close(x[r] if np.ndim(x) > g.ndim else x, y, 1e-12)
-    together = graph.gradients(rng=np.random.default_rng(seed), replicates=3)
     by_node = iter(new)
     for (_, x), g in zip(leaves(together), pull([loss], [np.ones((), loss.dtype)], targets, True), strict=True):
         if isinstance(g, Node):
@@ -359,6 +361,28 @@ def test_a_branch_that_a_draw_chose(graph):
         mass = mass + chance.value
     close(mass, 1.0, 1e-12)
     close(estimate, exact)
+
+
+@drawn(40)
+@given(graphs(estimators=SCORE, branches=True, outcomes=16), st.sampled_from([scg.MovingAverage, scg.Optimal]), SEEDS)
+def test_a_replicate_behind_a_branch_is_a_single_run_with_what_was_learned_until_then(graph, baseline, seed):
+    """Whichever way it takes, and was learned since the graph was recorded."""
+    bound = {name: scg.ScoreFunction(baseline=baseline(0.8)) for name in graph.stochastic}
+    program, graph, rng = graph.program, graph.bind(bound), np.random.default_rng(seed)
+    for _ in range(6):
+        graph.gradients(rng=rng)
+    states = {name: copy.deepcopy(estimator.state) for name, estimator in bound.items()}
+    together = graph.gradients(rng=rng, replicates=12)
+    np.testing.assert_equal({name: estimator.state for name, estimator in bound.items()}, states)
+    singles = []
+    for values in itertools.product(*[[(n, v) for v in table(node, 1)[0]] for n, node in graph.stochastic.items()]):
+        for name, estimator in bound.items():
+            estimator.state = copy.deepcopy(states[name])
+        with overridden(bound):
+            singles.append(flat([g for _, g in leaves(at(program, dict(values)).gradients())]))
+    for r in range(12):
+        found = flat([g[r] for _, g in leaves(together)])
+        assert min(np.max(np.abs(found - single)) for single in singles) <= 1e-9 * max(1, np.max(np.abs(found)))
 
 
 def at(program, values):
