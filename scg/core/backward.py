@@ -153,7 +153,7 @@ def pull(
         recorder.pulled(known.order[-1].id if known.order else 0)
     if shares and _matter(shares, found) and not create_graph:
         found = _confirmed(found, roots, seeds, wrt, limits.confirmed)
-    elif nearby and not create_graph and any(map(rests, isolated(known.order, asked))):
+    elif nearby and (not create_graph or recorder is None) and any(map(rests, isolated(known.order, asked))):
         found = _confirmed(found, roots, seeds, wrt, limits.beside)
     return _of(found, wrt, seeds, create_graph)
 
@@ -197,9 +197,9 @@ def _confirmed(
     targets = [x for x in wrt if x.id in found]
     if not targets:
         return found
-    near = how(
-        [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, seeds), xs, nearby=False), roots, targets
-    )
+    given, plain = [[y.raw if type(y) is Node else y for y in some] for some in ([found[x.id] for x in targets], seeds)]
+    near = how(given, lambda ys, xs: pull(*_nodes(ys, plain), xs, nearby=False), roots, targets)
+    near = limits.replaced([found[x.id] for x in targets], near, [*roots, *seeds])
     return {x.id: g for x, g in zip(targets, near, strict=True)}
 
 

@@ -45,7 +45,6 @@ def confirmed(
     derivative: Derivative,
     roots: Sequence[Result],
     wrt: Sequence[Node],
-    cost: Node | None = None,
 ) -> list[Result]:
     """``found`` where the derivatives nearby come near it; their limit where that is another one and the roots are
     continuous; else NaN. ``found`` itself where there are no derivatives nearby, or where these grow without bound: a
@@ -53,10 +52,9 @@ def confirmed(
 
     For derivatives of what a tie made of a derivative (``Primitive.shares``). The slope of max(x, -x)^2 at 0 is
     2 max (1/2 - 1/2), its derivative by parts 2 (1/2 - 1/2)^2 = 0, and the second derivative 2. Here x itself is moved:
-    what is tied is made of it in several ways. Where the ``cost`` is given whose derivatives the roots are, the cost is
-    to be continuous, and the roots are to have limits.
+    what is tied is made of it in several ways.
     """
-    near = searched(found, derivative, roots, wrt, cost=cost)
+    near = searched(found, derivative, roots, wrt)
     return [np.where(n.kept, g, n.limit).astype(g.dtype) for g, n in zip(found, near, strict=True)] if near else found
 
 
@@ -73,21 +71,33 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
 
 
 def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
-    """The Nodes ``found`` with the limits ``near`` in place of their NaN, as long as the leaves behind ``sources`` are
-    what they are now; their derivatives are NaN there still, and may have limits of their own."""
+    """The Nodes ``found`` with the limits ``near`` in place of their NaN. Their derivatives are NaN there still, and
+    may have limits of their own."""
+    whole = [
+        np.where(np.isnan(g.raw), n, g.raw).astype(g.dtype) if type(g) is Node else g
+        for g, n in zip(found, near, strict=True)
+    ]
+    return replaced(found, whole, sources)
+
+
+def replaced(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
+    """``near``, and where ``found`` are Nodes these with the values ``near``, as long as the leaves behind ``sources``
+    are what they are now."""
     nodes = [x for x in sources if type(x) is Node]
     at = [x for x in ancestors(nodes) if not x.operands and type(x.raw) is not tuple]
     point = tuple([x.raw for x in at])
     return [
-        _mended(g, *at, limit=n, point=point) if type(g) is Node and np.any(np.isnan(g.raw) & ~np.isnan(n)) else g
+        n
+        if type(g) is not Node
+        else g
+        if np.array_equal(g.raw, n, equal_nan=True)
+        else _mended(g, *at, limit=n, point=point)
         for g, n in zip(found, near, strict=True)
     ]
 
 
 _mended = smooth_primitive(
-    lambda g, *at, limit, point: (
-        np.where(np.isnan(g), limit, g) if all(map(np.array_equal, at, point)) else np.array(g)
-    ),
+    lambda g, *at, limit, point: np.array(limit if all(map(np.array_equal, at, point)) else g),
     None,
     lambda h, out, g, *at, limit, point: h * np.where(np.isnan(g), np.nan, 1).astype(g.dtype),
     name="mended",

@@ -73,7 +73,7 @@ class Search:
         self.off |= self.open & (clashes | sure & (away > 3 * new.error + LEAST * new.size))
         again = continuous & (np.abs(new.value - self.limit) <= 10 * (new.error + self.error) + floor)
         enough = (near | again & bool(self.estimates)) & (self.error <= TOLERANCE * new.size + floor)
-        self.open = self.open & ~(enough & ~np.isnan(self.limit))
+        self.open = self.open & ~(enough & ~np.isnan(self.limit)) & ~clashes
         if not self.estimates:
             self.open = self.open & ~new.jumps
         self.estimates.append(new._replace(error=np.where(continuous, new.error, np.inf)))
@@ -82,8 +82,8 @@ class Search:
         """What the derivatives at two radii show; ``again`` is for those ``close`` by, at nearly the same distances.
 
         Where they come nearer to the candidate the closer they are, as of x sqrt(x) to 0, it is the limit. Where they
-        grow, they do so without bound, unless they are what is left of numbers that cancel, and so not alike at nearly
-        the same distances, as of 1 - cos(x) divided by x^4."""
+        grow along each ray, they do so without bound, unless they are what is left of numbers that cancel, and so not
+        alike at nearly the same distances, as of 1 - cos(x) divided by x^4."""
         size = lambda d, ray: np.max(np.abs(d[:, ray]), axis=0, initial=0, where=np.isfinite(d[:, ray]))
         nearest, near, far = [size(d - self.candidate, k) for d, k in ((close, 0), (close, -1), (further, 0))]
         value, error, *_ = self.estimates[-2]
@@ -92,8 +92,12 @@ class Search:
         comes = unknown & possible & (nearest <= 0.8 * near) & (near <= 0.4 * far)
         self.limit = np.where(comes, self.candidate, self.limit)
         nearest, near, far = size(close, 0), size(close, -1), size(further, 0)
-        alike = np.abs(close[:, 0] - again[:, 0]) <= 0.1 * np.abs(close[:, 0])
-        grows = np.all(alike | ~np.isfinite(close[:, 0]), axis=0) & (nearest > 1.05 * near) & (near > 1.1 * far) & unit
+        first = close[:, 0]
+        small = ~(np.abs(first) > 0.01 * nearest)
+        alike = np.abs(first - again[:, 0]) <= 0.1 * np.abs(first)
+        for d in (close, further):
+            alike &= np.all(d[:, :-1] / d[:, 1:] > 1, axis=1)
+        grows = np.all(alike | small, axis=0) & (nearest > 1.05 * near) & (near > 1.1 * far) & unit
         self.kept |= unknown & grows
         self.off &= ~self.kept
         self.open = self.open & ~comes & ~self.kept
@@ -117,13 +121,11 @@ def searched(
     wrt: Sequence[Node],
     moved: Callable[[list[Node], Sequence[Node]], list[Node]] | None = None,
     fills: bool = False,
-    cost: Node | None = None,
 ) -> list[Search]:
     """What the derivatives nearby show of each array of ``found``; an empty list where nothing can be moved, or where
     none are finite of what a limit is to fill. What is moved is ``moved(order, wrt)``, or ``wrt``."""
     nodes = [root for root in roots if type(root) is Node]
-    seen = nodes if cost is None else [*nodes, cost]
-    order = ancestors(seen, min([x.id for x in wrt]), guards=True)
+    order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
     if not all([np.isfinite(x.raw).all() for x in wrt]) or any(
         [node.statics and "site" in node.statics for node in order]  # a sample cannot be moved
     ):
@@ -133,25 +135,24 @@ def searched(
         for variable in (RECORDER, AMBIENT, SCOPE):
             variable.set(None)
         with np.errstate(all="ignore"):
-            rays = _Rays(derivative, nodes, seen, wrt, order, moved(order, wrt) if moved else list(wrt))
-            return _by_radii(found, rays, fills, len(nodes) if cost is not None else 0)
+            rays = _Rays(derivative, nodes, wrt, order, moved(order, wrt) if moved else list(wrt))
+            return _by_radii(found, rays, fills)
 
     return contextvars.copy_context().run(search)
 
 
-def _by_radii(found: list[Result], rays: "_Rays", fills: bool, derived: int) -> list[Search]:
-    searches = list[Search]()
-    for unit in (True, False):
-        if unit or rays.scales() and any([search.open.any() for search in searches]):
-            searches = _by_some(found, rays, fills, derived, unit, searches)
+def _by_radii(found: list[Result], rays: "_Rays", fills: bool) -> list[Search]:
+    searches = _by_some(found, rays, fills, True, [])
+    for search in searches:
+        search.open = search.open & np.isnan(search.limit)
+    if rays.scales() and any([search.open.any() for search in searches]):
+        searches = _by_some(found, rays, fills, False, searches)
     for search in searches:
         search.close()
     return searches
 
 
-def _by_some(
-    found: list[Result], rays: "_Rays", fills: bool, derived: int, unit: bool, searches: list[Search]
-) -> list[Search]:
+def _by_some(found: list[Result], rays: "_Rays", fills: bool, unit: bool, searches: list[Search]) -> list[Search]:
     kept: list[list[Result]] = []
     for radius, number in _RADII:
         t = distances(radius, number)
@@ -161,7 +162,7 @@ def _by_some(
         if not searches:
             candidates = [_agreed(some) for some in rays.at(np.array([_TINY]), unit)[0]] if fills else found
             searches = [Search(g, c, fills) for g, c in zip(found, candidates, strict=True)]
-        continuous = _continuous(rays.start, values, t, derived)
+        continuous = _continuous(rays.start, values, t)
         sizes = [np.nan_to_num(np.max(np.abs(v), axis=(0, 1))) for v in values]
         for search, some, x in zip(searches, samples, rays.wrt, strict=True):
             slopes = _rows(sizes, search.found, x, np.max) / np.maximum(np.abs(x.raw), 1)
@@ -183,12 +184,11 @@ class _Rays:
         self,
         derivative: Derivative,
         roots: list[Node],
-        seen: list[Node],
         wrt: Sequence[Node],
         order: list[Node],
         moved: list[Node],
     ):
-        self.derivative, self.roots, self.seen, self.wrt, self.order = derivative, roots, seen, wrt, order
+        self.derivative, self.roots, self.wrt, self.order = derivative, roots, wrt, order
         rng = np.random.default_rng(0)
         signs = [np.ones(x.shape) for x in moved], [rng.choice([-1.0, 1.0], x.shape) for x in moved]
         each = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
@@ -196,8 +196,9 @@ class _Rays:
         self.sizes = {unit: {x.id: _size(x, unit) for x in moved} for unit in (True, False)}
 
     def scales(self) -> bool:
-        """Whether there is another size than 1 that zeros may have."""
-        return any([np.any(self.sizes[True][i] != size) for i, size in self.sizes[False].items()])
+        """Whether zeros may have a size that is far from 1."""
+        large, own = self.sizes[True], self.sizes[False]
+        return any([np.any((size > 10 * large[i]) | (large[i] > 10 * size)) for i, size in own.items()])
 
     @functools.cached_property
     def start(self) -> list[Result]:
@@ -214,7 +215,7 @@ class _Rays:
                 shifts = {i: s * d * (1.0 if s < 1e-20 else self.sizes[unit][i]) for i, d in direction.items()}
                 try:
                     new, values, moved = self._again(shifts)
-                    some = [np.asarray(d, np.float64) for d in self.derivative(new[: len(self.roots)], moved)]
+                    some = [np.asarray(d, np.float64) for d in self.derivative(new, moved)]
                 except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
                     break
                 ray.append([*some, *values])
@@ -239,12 +240,12 @@ class _Rays:
         columns = [
             np.stack([np.stack([some[k] for some in ray or nothing]) for ray in found]) for k in range(len(nothing[0]))
         ]
-        return columns[: -len(self.seen)], columns[-len(self.seen) :]
+        return columns[: -len(self.roots)], columns[-len(self.roots) :]
 
     def _again(self, shifts: dict[int, Result]) -> tuple[list[Result], list[Result], list[Node]]:
         moved = [parameter(x.raw.astype(np.float64)) for x in self.wrt]
         table: dict[int, Result] = {x.id: m for x, m in zip(self.wrt, moved, strict=True)}
-        new = rerun(self.seen, self.order, table, set(), 0, True, _shifting(table, shifts))
+        new = rerun(self.roots, self.order, table, set(), 0, True, _shifting(table, shifts))
         return new, [np.asarray(y.raw if type(y) is Node else y, np.float64) for y in new], moved
 
 
@@ -306,15 +307,13 @@ def _size(x: Node, unit: bool) -> Result:
     return np.where(size == 0, 1.0 if unit else np.max(size, initial=0) or 1.0, size)
 
 
-def _continuous(start: list[Result], values: list[Result], t: Result, derived: int) -> list[Result]:
-    """For each root where it comes to its value at the point itself; where, of the first ``derived``, the rays lead to
-    one value."""
+def _continuous(start: list[Result], values: list[Result], t: Result) -> list[Result]:
+    """For each root where it comes to its value at the point itself."""
     continuous = []
-    for k, (at, near) in enumerate(zip(start, values, strict=True)):
+    for at, near in zip(start, values, strict=True):
         some, fit = ends(near, t)
-        close = 10 * fit + 1e-9 * np.fmax(np.max(np.abs(near), axis=(0, 1)), np.abs(at))
-        off = np.max(some, axis=0) - np.min(some, axis=0) if k < derived else np.max(np.abs(some - at), axis=0)
-        continuous.append(~(off > close))
+        close = 10 * fit + 10 * TOLERANCE * np.fmax(np.max(np.abs(near), axis=(0, 1)), np.abs(at))
+        continuous.append(~(np.max(np.abs(some - at), axis=0) > close))
     return continuous
 
 

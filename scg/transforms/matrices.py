@@ -91,7 +91,7 @@ def hessian(fn: Function, argnums: int = 0) -> Function:
         rows = []
         for g, x in zip(pull([loss], [np.ones((), loss.dtype)], inputs, True), inputs, strict=True):
             found = (
-                _rows(g, inputs, nested, _replayed, cost)
+                _rows(g, inputs, nested, _replayed)
                 if type(g) is Node
                 else [np.zeros(x.shape + y.shape, x.dtype) for y in inputs]
             )
@@ -175,11 +175,8 @@ def _undefined_with(found: Value, slope: Value, cost: Node) -> Value:
     return np.where(missing, np.asarray(np.nan, found.dtype), found)
 
 
-def _rows(
-    result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Value]], cost: Node | None = None
-) -> list[Value]:
-    """The rows of a Jacobian, by one of the two ways below, with limits in place of NaN. The result may be the slope of
-    a ``cost``."""
+def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Value]]) -> list[Value]:
+    """The rows of a Jacobian, by one of the two ways below, with limits in place of NaN."""
     rows = of(result, inputs, nested)
     if any([type(row) is Node for row in rows]):
         return rows
@@ -187,7 +184,7 @@ def _rows(
     rows = limit(rows, again, [result], inputs)
     tied = depends_on_shares(result, _weights(result), floor_of(inputs))
     if tied:
-        return confirmed(rows, again, [result], inputs, cost)
+        return confirmed(rows, again, [result], inputs)
     return beside(rows, again, [result], inputs) if rests_beside(result, inputs) else rows
 
 

@@ -181,6 +181,29 @@ def test_where_a_quotient_cancels_nearby_the_derivatives_at_its_mask_are_right(q
         np.testing.assert_allclose(np.where(np.isnan(found) & may_be_nan, right, found), right, 1e-4, 1e-9)
 
 
+@drawn(40)
+@given(
+    quotient=st.sampled_from(sorted(QUOTIENTS)),
+    cost=st.sampled_from(sorted(COSTS)),
+    other=st.lists(st.sampled_from([0.0, 0.361, -0.3, 0.5]), max_size=2),
+)
+def test_a_gradient_inside_a_cost_has_its_limit_at_the_mask_of_a_quotient(quotient, cost, other):
+    x, (fn, coefficient) = np.array([0.0, *other]), QUOTIENTS[quotient]
+    masked, smooth = [lambda x, f=f: COSTS[cost](f(x), x) for f in (fn, _series(coefficient))]
+    v = np.arange(1.0, len(x) + 1)
+    with np.errstate(all="ignore"):
+        penalties = [scg.value_and_grad(lambda x, f=f: np.sum(scg.grad(f)(x) ** 2))(x) for f in (masked, smooth)]
+        products = [scg.hvp(f)(x, v) for f in (masked, smooth)]
+        rows = [scg.jacobian(scg.grad(f))(x) for f in (masked, smooth)]
+        pulled = [scg.vjp(scg.grad(f))(x)[0] for f in (masked, smooth)]
+        elsewhere = [scg.vjp(scg.grad(f))(x - 0.2)[0] for f in (masked, smooth)]
+    np.testing.assert_allclose(*elsewhere, 1e-6, 1e-9)
+    values, slopes = zip(*penalties, strict=True)
+    for (found, right), second in ((values, 0), (pulled, 0), (slopes, 1), (products, 1), (rows, 1)):
+        may_be_nan = np.isnan(found) & ("beside" in cost or bool(second))
+        np.testing.assert_allclose(np.where(may_be_nan, right, found), right, 1e-4, 1e-8)
+
+
 @pytest.mark.slow
 @drawn(60)
 @given(
