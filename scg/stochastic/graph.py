@@ -150,8 +150,10 @@ class Graph(Pictured):
             self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()}
         )
         kept = {name: estimator for name, estimator in self.bindings.items() if name not in wanted}
-        return Graph(
-            cost, self.parameters, again=self.again, bindings={**kept, **wanted, **found}, constants=self._constants
+        return self._as_known(
+            Graph(
+                cost, self.parameters, again=self.again, bindings={**kept, **wanted, **found}, constants=self._constants
+            )
         )
 
     def surrogate(self, order: int | None = None) -> Node:
@@ -220,13 +222,21 @@ class Graph(Pictured):
         cost = resample(
             self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True, made=made
         )
-        return Graph(
-            cost,
-            rebuild(self.parameters, iter(new)),
-            again=self.again if replicates is None else None,
-            bindings=self.bindings,
-            constants=self._constants,
+        return self._as_known(
+            Graph(
+                cost,
+                rebuild(self.parameters, iter(new)),
+                again=self.again if replicates is None else None,
+                bindings=self.bindings,
+                constants=self._constants,
+            )
         )
+
+    def _as_known(self, graph: "Graph") -> "Graph":
+        """A graph of the same function, which need not be run once more for it."""
+        if "_unexplained" in vars(self):
+            graph._unexplained = self._unexplained
+        return graph
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Tree:
         """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.

@@ -300,4 +300,5 @@ def test_a_function_is_run_once_more_for_a_door_and_not_for_each_replicate():
         graph.gradients(rng=RNG(1))
         graph.run(rng=RNG(1), replicates=10)
         scg.exact.gradient(graph)
+        graph = graph.run(rng=RNG(2)).bind({"*": scg.DisARM()})
     assert len(runs) == 2
