@@ -1,10 +1,13 @@
 """Tools that several estimators share: logits, constants, noise, and samples that an estimate draws for itself."""
 
 import numpy as np
+import scipy.special as sp
 
-from scg.core.aliases import Operand, Result
+from scg.core.aliases import Function, Operand, Result
 from scg.core.ambient import settled
+from scg.core.axes import elementwise
 from scg.core.node import Value
+from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.constraints import finite
@@ -18,10 +21,16 @@ def logits_of(distribution: Operand) -> Value:
     """The logits of a Bernoulli or one-hot distribution, or of an order; computed where it is given by ``probs``."""
     if getattr(distribution, "probs", None) is None:
         return distribution.logits
-    if not isinstance(distribution, Bernoulli):
-        return distribution.log_p
-    with np.errstate(divide="ignore"):  # of a probability of 0 or 1
-        return np.log(distribution.probs) - np.log1p(-distribution.probs)
+    return _logit(distribution.probs) if isinstance(distribution, Bernoulli) else distribution.log_p
+
+
+def _logit_vjp(g: Value, out: Value, p: Value) -> Value:
+    """dl/dp = 1 / (p (1 - p)). A probability of 0 or 1 has no derivative itself, or the estimator is refused."""
+    spread = p * (1 - p)
+    return np.where(spread == 0, 0, g / np.where(spread == 0, 1, spread))
+
+
+_logit: Function = smooth_primitive(lambda p: sp.logit(p), elementwise, _logit_vjp, name="logit of a coin")
 
 
 def constant(down: Downstream, x: Value) -> Result:

@@ -101,3 +101,19 @@ def test_exact_derivatives_take_probabilities_that_stay_at_an_end(name):
     np.testing.assert_allclose(scg.exact.hessian(graph), bend, 1e-5)
     for estimator in (scg.ScoreFunction(), scg.Enumerate(), scg.Marginalize()):
         np.testing.assert_allclose(scg.exact.moments(graph.bind(z=estimator)).mean, scg.exact.gradient(graph), 1e-12)
+
+
+@pytest.mark.parametrize("estimator", [scg.DisARM, scg.CoupledPairs, scg.Enumerate, scg.ScoreFunction])
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_coins_that_others_make_certain_have_no_slope_there(steps, estimator):
+    """A walk that turns back to 0 is sure to go up there: exp(-|x| / t) is 1 at x = 0, whatever t is."""
+
+    def cost(t, rng):
+        x = 0 * t
+        for _ in range(steps):
+            x = x + 2 * scg.sample(dist.Bernoulli(probs=np.exp(-np.abs(x) / t)), estimator(), rng=rng) - 1
+        return x**2
+
+    for seed in range(3):  # runs in which the walk turns back, and others
+        graph = scg.trace(cost, np.array(1.5), rng=np.random.default_rng(seed))
+        np.testing.assert_allclose(scg.exact.moments(graph).mean, scg.exact.gradient(graph), 1e-10)
