@@ -74,7 +74,8 @@ and `compare` refuse.
 
 Noise may also come from a copy or a child of the generator (`copy.deepcopy(rng)`, `rng.spawn(1)`), from one that is
 made inside, from `node.value`. Before a recorded run is replayed, it is compared with another run of the function in
-replicates of the same samples. Where their costs differ, replicates and all of the above refuse, and name the line.
+replicates of the same samples. Where their costs differ, replicates and all of the above refuse, and name the line;
+replicates of gradients, and verdicts with a reference, go on where only a number is added to the cost.
 """
 
 from typing import TYPE_CHECKING

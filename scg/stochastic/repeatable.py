@@ -150,12 +150,13 @@ class Runs:
         """Whether the estimated gradients are one function of the samples node by node, whatever the costs are: as
         where a number of the run is added to the cost."""
         try:
-            with as_replicates(First()):
-                first = _alone(self._gradients, 0)
-                others = [_alone(self._gradients, k) for k in range(1, 1 + self._count())]
+            with as_replicates(First()):  # what learns is the same in all runs
+                (cost, *first), *others = (_alone(self._gradients, k) for k in range(1 + _RUNS))
         except Exception:  # an `if` comes out otherwise, or chance leads out of a domain
             return False
-        return not has_other_ways(first) and all(first_difference(first, other) is None for other in others)
+        # of runs whose costs are the same nothing is seen
+        apart = any(first_difference([cost], other[:1]) is not None for other in others)
+        return apart and not has_other_ways([cost]) and all(first_difference(first, o[1:]) is None for o in others)
 
     def _count(self, *formulas: object) -> int:
         return _RUNS if names_sources(self._again.fn, *formulas) else 1
@@ -203,12 +204,12 @@ class Runs:
             return [g for g in pulled if type(g) is Node]
 
     def _gradients(self, k: int) -> list[Node]:
-        """The estimated gradient of the k-th run."""
+        """The cost of the k-th run, and its estimated gradient."""
         with self._streams(k) as rng:
             cost, inputs = self._again.once(self._given, rng, self._bindings)
             loss = surrogate(cost, 1, min([x.id for x in inputs], default=0), graph=True)  # type: ignore[arg-type]
             pulled = pull([loss], [np.ones((), loss.dtype)], inputs, create_graph=True)
-            return [g for g in pulled if type(g) is Node]
+            return [cost, *[g for g in pulled if type(g) is Node]]  # type: ignore[list-item]
 
     def _pairs(self, count: int, gradients: bool) -> list[tuple[_Run, _Run]]:
         """Pairs of runs whose nodes are drawn from equal generators; with ``gradients`` all else that these give is
