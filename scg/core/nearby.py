@@ -56,12 +56,15 @@ class Search:
         near ``found`` confirm it, and no others are its limit. What is smaller by 1e-12 than ``slopes``, the values of
         the roots over |x| or 1, is rounding.
 
-        A limit that is not ``found`` is to be seen at two radii: at one alone (1 - cos(x^2)) / x^3 is 0."""
+        A limit that is not ``found`` is to be seen at three radii: at the first two 1 - cos(x^2) is 0. Where
+        derivatives vanish at small distances alone, what they are made of has cancelled."""
         floor = 1e-12 * np.maximum(np.max(new.size, initial=0, where=new.error <= LEAST * new.size), slopes)
         away = np.abs(new.value - self.candidate)
         near = away <= 3 * new.error + TOLERANCE * new.size + floor
         agrees, clashes = np.full(new.value.shape, True), np.full(new.value.shape, False)
         for e in self.estimates:
+            lost = (new.size == 0) & (e.size > 0)
+            continuous, near = continuous & ~lost, near & ~lost
             apart = np.abs(new.value - e.value)
             agrees &= apart <= 10 * e.error + floor
             clashes |= continuous & (apart > 10 * (e.error + new.error) + floor) & (new.error <= 0.01 * new.size)
@@ -72,7 +75,7 @@ class Search:
         self.error = np.where(better, new.error, self.error)
         self.off |= self.open & (clashes | sure & (away > 3 * new.error + LEAST * new.size))
         again = continuous & (np.abs(new.value - self.limit) <= 10 * (new.error + self.error) + floor)
-        enough = (near | again & bool(self.estimates)) & (self.error <= TOLERANCE * new.size + floor)
+        enough = (near | again & (len(self.estimates) > 1)) & (self.error <= TOLERANCE * new.size + floor)
         self.open = self.open & ~(enough & ~np.isnan(self.limit)) & ~clashes
         if not self.estimates:
             self.open = self.open & ~new.jumps
@@ -89,7 +92,7 @@ class Search:
         value, error, *_ = self.estimates[-2]
         possible = (np.abs(value - self.candidate) <= 10 * error) & (np.isfinite(error) | (not self.fills))
         unknown = self.open & np.isnan(self.limit)
-        comes = unknown & possible & (nearest <= 0.8 * near) & (near <= 0.4 * far)
+        comes = unknown & possible & (nearest <= 0.8 * near) & (near <= 0.4 * far) & (near > 0)
         self.limit = np.where(comes, self.candidate, self.limit)
         nearest, near, far = size(close, 0), size(close, -1), size(further, 0)
         first = close[:, 0]
