@@ -182,13 +182,16 @@ def test_where_a_quotient_cancels_nearby_the_derivatives_at_its_mask_are_right(q
 
 
 def test_a_numerator_that_vanishes_close_by_is_no_limit():
-    """1 - cos(x^2) is 0 where x < 1e-4, and x - sin(x) where x < 1e-8."""
+    """1 - cos(x^2) is 0 where x < 1e-4, and x - sin(x) where x < 1e-8. What rounding leaves of that is odd, and cancels
+    between opposite rays, with a slope of 1 beside it."""
     high = lambda x: np.where(x != 0, (1 - np.cos(x**2)) / x**3, 0)  # x / 2 near 0
     sine = QUOTIENTS["sin, a term further"][0]
     beside = lambda x: np.prod(sine(x)) + np.sum(3 * np.maximum(x - 0.05, 0) ** 2)
     with np.errstate(all="ignore"):
         slope = scg.grad(lambda x: np.sum(high(x)))(np.array([0.0, 1.0]))[0]
         curvature = scg.hessian(beside)(np.array([0.0, 1e-4]))[0, 0]
+        one = scg.grad(lambda x: np.prod(sine(x)) + np.sum(np.maximum(x + 0.7, 0)))(np.array([0.0, 0.3, -2.0]))[0]
+    assert one == pytest.approx(1)
     assert np.isnan(slope) or slope == pytest.approx(0.5)
     assert np.isnan(curvature) or curvature == pytest.approx(-1 / 360, rel=1e-4)
 
