@@ -53,12 +53,13 @@ class Search:
 
     def enter(self, new: Estimate, continuous: Result, slopes: Result) -> None:
         """What the derivatives at some distances show. Where the roots are not ``continuous``, derivatives that come
-        near ``found`` confirm it, and no others are its limit. What is smaller by 1e-12 than ``slopes``, the values of
-        the roots over |x| or 1, is rounding.
+        near ``found`` confirm it, and no others are its limit. What is smaller by 1e-12 than what is known, or than
+        ``slopes``, the values of the roots over |x| or 1, is rounding.
 
         A limit that is not ``found`` is to be seen at three radii: at the first two 1 - cos(x^2) is 0. Where
         derivatives vanish at small distances alone, what they are made of has cancelled."""
-        floor = 1e-12 * np.maximum(np.max(new.size, initial=0, where=new.error <= LEAST * new.size), slopes)
+        largest = np.max(new.size, initial=0, where=new.error <= LEAST * new.size)
+        floor = 1e-12 * np.maximum(largest, slopes)
         away = np.abs(new.value - self.candidate)
         near = away <= 3 * new.error + TOLERANCE * new.size + floor
         agrees, clashes = np.full(new.value.shape, True), np.full(new.value.shape, False)
@@ -66,8 +67,9 @@ class Search:
             lost = (new.size == 0) & (e.size > 0)
             continuous, near = continuous & ~lost, near & ~lost
             apart = np.abs(new.value - e.value)
-            agrees &= apart <= 10 * e.error + floor
-            clashes |= continuous & (apart > 10 * (e.error + new.error) + floor) & (new.error <= 0.01 * new.size)
+            rounding = floor + 1e-12 * np.minimum(new.size, e.size)
+            agrees &= apart <= 10 * e.error + rounding
+            clashes |= continuous & (apart > 10 * (e.error + new.error) + rounding) & (new.error <= 0.01 * new.size)
         sure = agrees & (continuous | near & (not self.fills))
         better = self.open & sure & (new.error < self.error) & (new.error <= LEAST * new.size + floor)
         self.limit = np.where(better, np.where(near, self.candidate, new.value), self.limit)
@@ -89,8 +91,9 @@ class Search:
         alike at nearly the same distances, as of 1 - cos(x) divided by x^4."""
         size = lambda d, ray: np.max(np.abs(d[:, ray]), axis=0, initial=0, where=np.isfinite(d[:, ray]))
         nearest, near, far = [size(d - self.candidate, k) for d, k in ((close, 0), (close, -1), (further, 0))]
-        value, error, *_ = self.estimates[-2]
-        possible = (np.abs(value - self.candidate) <= 10 * error) & (np.isfinite(error) | (not self.fills))
+        possible = np.isfinite(self.estimates[-2].error) | (not self.fills)
+        for e in self.estimates:
+            possible = possible & (np.abs(e.value - self.candidate) <= 10 * e.error)
         unknown = self.open & np.isnan(self.limit)
         comes = unknown & possible & (nearest <= 0.8 * near) & (near <= 0.4 * far) & (near > 0)
         self.limit = np.where(comes, self.candidate, self.limit)
@@ -166,7 +169,7 @@ def _by_some(found: list[Result], rays: "_Rays", fills: bool, unit: bool, search
             candidates = [_agreed(some) for some in rays.at(np.array([_TINY]), unit)[0]] if fills else found
             searches = [Search(g, c, fills) for g, c in zip(found, candidates, strict=True)]
         continuous = _continuous(rays.start, values, t)
-        sizes = [np.nan_to_num(np.max(np.abs(v), axis=(0, 1))) for v in values]
+        sizes = [np.nan_to_num(np.abs(v)) for v in rays.start]
         for search, some, x in zip(searches, samples, rays.wrt, strict=True):
             slopes = _rows(sizes, search.found, x, np.max) / np.maximum(np.abs(x.raw), 1)
             search.enter(extrapolated(some, t), _rows(continuous, search.found, x, np.all), slopes)
