@@ -131,6 +131,7 @@ class _Joined:
 NUMPY = _Joined(
     anp,
     positive=lambda x: x + 0.0,
+    power=lambda x, y: anp.exp(y * anp.log(x)),
     cbrt=lambda x: anp.exp(anp.log(x) / 3),
     i0=asp.i0,
     nansum=anp.sum,
