@@ -42,8 +42,8 @@ class Estimator(ABC):
                   whether the estimator takes the derivative of the cost by the sample: the cost must then be
                   continuous in it, for a discrete sample also between its values
     ``partner``   whether the sample is compared with a partner that is drawn given it
-    ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
-                  influenced
+    ``scores``    whether the node's log-probability enters a surrogate of higher order, times the costs that the sample
+                  can have influenced; ``expand`` has the first
 
     ``coupled``   whether samples further down are made again elsewhere from the randomness of those that are there: for
                   formulas of which every term has the cost, or its slope, at one value alone as a factor; see
@@ -59,8 +59,8 @@ class Estimator(ABC):
                   them alone, whatever the others are
 
     A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
-    the sample itself, ``scores`` and ``baseline`` for score functions, ``expand`` where the estimator evaluates the
-    costs at other values of the node, and ``condition`` where it takes the mean over all of its samples together.
+    the sample itself, ``expand`` where it adds a formula of the costs, here or at other values of the node, and
+    ``condition`` where it takes the mean over all of its samples together; one that overrides none of these is refused.
     """
 
     unbiased: ClassVar[bool] = True
@@ -95,9 +95,9 @@ class Estimator(ABC):
         """What a class without a formula lacks: its gradient would be zero."""
         formulas = ("draw", "expand", "expand_together", "condition")
         found = [name for name in formulas if getattr(type(self), name) is not getattr(Estimator, name)]
-        if found or self.scores or isinstance(self, Accounted):
+        if found or isinstance(self, Accounted):
             return ""
-        return f"has no formula: it overrides none of {', '.join(formulas)}, and scores is False"
+        return f"has no formula: it overrides none of {', '.join(formulas)}"
 
     def objection(self, distribution: Distribution) -> str:
         """Why this estimator is not valid for ``distribution``, as "needs ..., got ..."; empty where it is."""
