@@ -198,6 +198,10 @@ class _Rays:
         rng = np.random.default_rng(0)
         signs = [np.ones(x.shape) for x in moved], [rng.choice([-1.0, 1.0], x.shape) for x in moved]
         each = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
+        if any([node.primitive.triangle for node in order]):
+            each = [
+                [_mirrored(d) if _is_symmetric(x.raw) else d for x, d in zip(moved, some, strict=True)] for some in each
+            ]
         self.directions = [{x.id: k * d for x, d in zip(moved, some, strict=True)} for some in each for k in (1, -1)]
         self.sizes = {unit: {x.id: _size(x, unit) for x in moved} for unit in (True, False)}
 
@@ -253,6 +257,16 @@ class _Rays:
         table: dict[int, Result] = {x.id: m for x, m in zip(self.wrt, moved, strict=True)}
         new = rerun(self.roots, self.order, table, set(), 0, True, _shifting(table, shifts))
         return new, [np.asarray(y.raw if type(y) is Node else y, np.float64) for y in new], moved
+
+
+def _is_symmetric(x: Result) -> bool:
+    return x.ndim > 1 and x.shape[-1] == x.shape[-2] and np.array_equal(x, np.swapaxes(x, -1, -2))
+
+
+def _mirrored(d: Result) -> Result:
+    """The lower triangle, above as well: what reads one triangle of symmetric matrices has the derivative of others
+    beside them."""
+    return np.tril(d) + np.swapaxes(np.tril(d, -1), -1, -2)
 
 
 def _shifting(table: dict[int, Result], shifts: dict[int, Result]) -> Result:

@@ -234,10 +234,11 @@ class Node(Refusals, Methods):
         return (self[i] for i in range(len(self)))
 
     def __hash__(self) -> int:
+        looked_up = SCOPE.get() is not None and self.shape == () and _is_looked_up(sys._getframe(1))
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.hashed(self)
-        if SCOPE.get() is not None and self.shape == () and _is_looked_up(sys._getframe(1)):
+            recorder.hashed(self, looked_up)
+        if looked_up:
             raise ScgTypeError(
                 f"a dict, a set or a cache would look for {self!r} itself, and not for its number: for a table of"
                 " numbers write scg.parameter(array)[node.astype(int)], np.where(node == 0, ..., ...) or `if node =="

@@ -81,6 +81,7 @@ class Primitive:
         "constant",
         "holds",
         "square",
+        "triangle",
         "again",
     )
 
@@ -102,7 +103,7 @@ class Primitive:
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
         self.linear, self.square, self.again = facts.get("linear"), bool(facts.get("square")), facts.get("again")
         self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
-        self.random = bool(facts.get("random"))
+        self.random, self.triangle = bool(facts.get("random")), bool(facts.get("triangle"))
         self.together = facts.get("together")
         self.into, self.view, self.cost = facts.get("into"), facts.get("view"), facts.get("cost")
         steps = facts.get("steps")
@@ -176,6 +177,7 @@ def primitive(
     same: bool = False,
     constant: bool = False,
     square: bool = False,
+    triangle: bool = False,
     again: Function | None = None,
 ) -> Primitive:
     """Declare a primitive: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand, and
@@ -218,7 +220,8 @@ def primitive(
     ``picks``: the result is elements of operand 0, at places that the other operands name; ``moves``: elements of the
     operands, all of them. ``same``: the value is that of operand 0, broadcast, and only the derivative is another;
     ``constant``: the value is a number that no operand changes, and stands there for its derivative; ``square``: the
-    value is operand 0 times itself, element by element, which exact means distribute over a sum. ``again(*operands,
+    value is operand 0 times itself, element by element, which exact means distribute over a sum; ``triangle``: one
+    triangle of matrices is read, and a symmetric one has the gradient of symmetric changes. ``again(*operands,
     **statics)`` is called in its place where a graph is recorded once more, on other operands: it may look at what
     these are made of.
 
@@ -274,6 +277,7 @@ def primitive(
         "same": same,
         "constant": constant,
         "square": square,
+        "triangle": triangle,
         "again": again,
     }
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)

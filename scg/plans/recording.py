@@ -146,10 +146,11 @@ class Recorder:
         """Whether a node is an array, or a number, of a plain call."""
         return is_leaf(node)
 
-    def hashed(self, node: Node) -> None:
-        """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its
-        value."""
-        if node.shape == () and (is_input(node) or node.dtype.kind in "iub") and not _is_ours(2):
+    def hashed(self, node: Node, looked_up: bool) -> None:
+        """A node is ``looked_up`` in a dict or a set, or may be: as a scalar argument, or an integer, it would be found
+        by its value."""
+        number = node.shape == () and (looked_up or is_input(node) or node.dtype.kind in "iub")
+        if number and not _is_ours(2):
             self.refuse(
                 "a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan"
                 " for each, or index an array by it"

@@ -62,7 +62,7 @@ def _read_value(a, UPLO):
     return np.where(symmetric[..., None, None], np.ones((), a.dtype), triangle if UPLO == "L" else triangle.T)
 
 
-_read = primitive(_read_value, axes.contraction("ij->ij"), steps=False, name="read")
+_read = primitive(_read_value, axes.contraction("ij->kl"), steps=False, name="read")
 
 
 def _of_triangle(s, a, UPLO):
@@ -84,7 +84,9 @@ def _cholesky_vjp(g, out, a):
     return _of_triangle(_symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root), a, "L")
 
 
-_cholesky = smooth_primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
+_cholesky = smooth_primitive(
+    unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky", triangle=True
+)
 
 
 @implements(np.linalg.cholesky)
@@ -126,8 +128,11 @@ _eigh = primitive(
     name="eigh",
     supported=True,
     steps=_eigh_side,
+    triangle=True,
 )
-_eigvalsh = smooth_primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
+_eigvalsh = smooth_primitive(
+    unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh", triangle=True
+)
 
 
 @implements(np.linalg.eigh)

@@ -60,7 +60,8 @@ class Estimator(ABC):
 
     A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
     the sample itself, ``expand`` where it adds a formula of the costs, here or at other values of the node, and
-    ``condition`` where it takes the mean over all of its samples together; one that overrides none of these is refused.
+    ``condition`` where it takes the mean over all of its samples together. Where it
+    overrides none of these, nothing passes its samples.
     """
 
     unbiased: ClassVar[bool] = True
@@ -84,20 +85,12 @@ class Estimator(ABC):
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""
-        objection = self.objection(distribution) or self._lack()
+        objection = self.objection(distribution)
         if objection:
             missing = [distribution.way_out(kind) for kind in self.requires if not distribution.has(kind)]
             ways = [words for words in (_listed(accepting(distribution)), *missing[:1]) if words]
             advice = f"use {', or '.join(ways)}" if ways else "no estimator takes it"
             raise EstimatorError(f"{label}: {type(self).__name__} {objection}; {advice} ({here()})")
-
-    def _lack(self) -> str:
-        """What a class without a formula lacks: its gradient would be zero."""
-        formulas = ("draw", "expand", "expand_together", "condition")
-        found = [name for name in formulas if getattr(type(self), name) is not getattr(Estimator, name)]
-        if found or isinstance(self, Accounted):
-            return ""
-        return f"has no formula: it overrides none of {', '.join(formulas)}"
 
     def objection(self, distribution: Distribution) -> str:
         """Why this estimator is not valid for ``distribution``, as "needs ..., got ..."; empty where it is."""
