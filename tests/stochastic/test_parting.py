@@ -95,7 +95,7 @@ def test_a_replicate_has_the_gradient_of_a_run_with_its_random_numbers(program, 
                 compared.append(k)
             yield some, gradients
 
-    monkeypatch.setattr("scg.stochastic.graph.parted", checked)
+    monkeypatch.setattr("scg.stochastic.recorded.parted", checked)
     for seed in range(2):
         graph = scg.trace(program, THETA, seeded(seed), ESTIMATORS[name])
         graph.gradients(rng=seeded(seed + 3), replicates=60)
