@@ -68,9 +68,9 @@ coupled, `coupling=scg.noise.Sobol()`, and means over the axis vary less. `batch
 a uniformly drawn minibatch as a stochastic node, so that the doubly stochastic procedure is part of the graph:
 `batch.rows(data)` are its rows of an array, and `batch.factor * np.sum(...)` over them estimates the sum over all n.
 Numbers that a cost takes from a generator itself (`rng.integers(n)`, `rng.permutation(n)`) are right in `scg.grad`;
-where a parameter is only compared with them, as p in `rng.random() < p`, it refuses: write `dist.Bernoulli(p)`. They
-are no nodes of a traced graph: its `gradients` run the function again for each replicate, and `scg.exact`, verdicts
-and `compare` refuse.
+where a parameter is only compared with them, as p in `rng.random() < p`, it refuses: write `dist.Bernoulli(p)`. It
+does not see an `if rng.random() < p:`, whose gradient lacks what p contributes. Such numbers are no nodes of a traced
+graph: its `gradients` run the function again for each replicate, and `scg.exact`, verdicts and `compare` refuse.
 
 Noise may also come from a copy or a child of the generator (`copy.deepcopy(rng)`, `rng.spawn(1)`), from one that is
 made inside, from `node.value`. Before a recorded run is replayed, it is compared with another run of the function in
