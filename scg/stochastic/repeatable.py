@@ -23,6 +23,7 @@ import numpy as np
 
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE, WATCH
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.generators import drawing_apart, held_generators, names_sources, state_of
 from scg.core.node import Node
@@ -35,8 +36,9 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.likeness import close, first_difference, has_other_ways, held_apart
 from scg.stochastic.replicates import block_of
 from scg.stochastic.resampling import resample
+from scg.stochastic.sites import is_draw, is_noise, turn_of
 from scg.stochastic.surrogate import expansions, surrogate
-from scg.stochastic.tape import TAPE
+from scg.stochastic.tape import TAPE, Turn
 
 _SAMPLES = 64  # which a distribution draws twice: for coins of 1/2 to agree by accident has probability 2^-64
 _RUNS = 8  # to compare, where numbers may be no nodes: they may be those of one coin
@@ -178,8 +180,8 @@ class Runs:
         given, first = first is not None, record(0) if first is None else first
         for k in range(1, count + 1):
             other = record(k)
-            if given and first_difference(first, other) is not None:
-                given, first = False, record(0)  # nodes of a rebound graph may have been made in another order
+            if given and first_difference(first, other) is not None and _turns(first) != _turns(other):
+                given, first = False, record(0)  # nodes of a rebound graph were made in another order
             if first_difference(first, other) is not None or has_other_ways(first):
                 size = min(_REPLICATES, block_of([*first, *other]))
                 one, two = (_replicates(roots, k, size) for roots in (first, other))
@@ -244,6 +246,11 @@ class Runs:
         finally:
             for bits, state in zip(held, before, strict=True):
                 bits.state = state
+
+
+def _turns(roots: list[Node]) -> list[Turn | None]:
+    """Those of the random numbers behind some nodes, in the order in which replicates draw them."""
+    return [turn_of(node) for node in ancestors(roots, guards=True) if is_noise(node) or is_draw(node)]
 
 
 def _alone(fn: Function, *args: object) -> Result:

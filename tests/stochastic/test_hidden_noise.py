@@ -302,3 +302,17 @@ def test_a_function_is_run_once_more_for_a_door_and_not_for_each_replicate():
         scg.exact.gradient(graph)
         graph = graph.run(rng=RNG(2)).bind({"*": scg.DisARM()})
     assert len(runs) == 2
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("door", [lambda g: g.gradients(rng=RNG(1), replicates=5), scg.exact.gradient])
+def test_a_first_run_that_is_unlike_all_others_is_found_out(door):
+    """A state that changes once: the recorded run has 2 b, every other one b."""
+    runs = []
+
+    def cost(theta, rng):
+        runs.append(1)
+        return scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng) * (2.0 if len(runs) == 1 else 1.0)
+
+    with pytest.raises(ScgValueError, match="not a function of its samples.*its state changes"):
+        door(scg.trace(cost, T, rng=RNG(0)))
